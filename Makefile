@@ -1,0 +1,49 @@
+# `make mesh` runs a whole mesh; `make test` proves it. Every target begins with `make setup` (0.5 s when up to date).
+PYTHON ?= python3
+BIN := .venv/bin
+CONFORMANCE_DIR ?= ../shared/conformance
+OUT ?= build/conformance.json
+
+.PHONY: setup proto mesh prove test lint format conformance bench bars lock clean
+
+setup:
+	@$(PYTHON) setup/setup.py
+
+proto: setup
+	@$(BIN)/python setup/generate.py
+
+mesh: setup
+	@exec $(BIN)/windward mesh up --live
+
+prove: setup
+	@exec $(BIN)/windward mesh prove --output build/prove.json
+
+test: setup lint
+	@$(BIN)/python setup/check.py
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy windward services tests benchmarks samples
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+conformance: setup
+	@$(BIN)/python -m tests.conformance --cases $(CONFORMANCE_DIR) --output $(OUT)
+
+bench: setup
+	@$(BIN)/python -m benchmarks mesh --json build/bench.json
+
+bars: setup
+	@$(BIN)/python -m benchmarks bars
+
+# Needs uv. The locks carry hashes and no index address.
+lock:
+	uv pip compile pyproject.toml --all-extras --generate-hashes --no-header --no-annotate --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --no-header --no-annotate -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv build stubs windward/api .windward

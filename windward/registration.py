@@ -1,0 +1,36 @@
+"""The record of a registered workload, as it lies in the store under ``endpoints/<namespace>/<name>``.
+
+Pilot writes it on behalf of an agent, on that agent's lease; Pilot's registry and Mixer's attributes read it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RegisteredWorkload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A workload that an agent runs beside, its WorkloadGroup's template applied."""
+
+    namespace: str
+    name: str
+    address: str
+    workload_group: str
+    service_account: str
+    labels: dict[str, str] = {}
+    ports: dict[str, int] = {}
+    locality: str = ""
+    network: str = ""
+    weight: int = 1
+    unhealthy: bool = False
+    deregistered: bool = False
+    """Set just before the record is deleted on purpose; a record that vanishes without it has lost its lease."""
+    schema: int = 1
+
+
+def encode(workload: RegisteredWorkload) -> bytes:
+    return msgspec.json.encode(workload)
+
+
+def decode(value: bytes) -> RegisteredWorkload:
+    """Raises msgspec.ValidationError (or DecodeError) for bytes that are no record."""
+    return msgspec.json.decode(value, type=RegisteredWorkload)

@@ -1,0 +1,25 @@
+"""Where everything lies in the store. One root a mesh; one folder an area; every area has one writer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ROOT: Final = "/windward/v1/"
+CONFIG: Final = ROOT + "config/"
+HISTORY: Final = ROOT + "history/"
+STAGING: Final = ROOT + "staging/"
+ENDPOINTS: Final = ROOT + "endpoints/"
+CA: Final = ROOT + "ca/"
+
+
+def config_key(group: str, kind: str, namespace: str, name: str) -> str:
+    return f"{CONFIG}{group}/{kind}/{namespace}/{name}"
+
+
+def history_key(group: str, kind: str, namespace: str, name: str, generation: int) -> str:
+    """Generations are padded so that keys sort as numbers."""
+    return f"{HISTORY}{group}/{kind}/{namespace}/{name}/{generation:012d}"
+
+
+def endpoint_key(namespace: str, name: str) -> str:
+    return f"{ENDPOINTS}{namespace}/{name}"
