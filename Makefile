@@ -19,7 +19,9 @@ prove: setup
 	@exec $(BIN)/windward mesh prove --output build/prove.json
 
 test: setup lint
-	@$(BIN)/python setup/check.py
+	@if [ -d $(CONFORMANCE_DIR) ]; then $(MAKE) --no-print-directory conformance; \
+	elif [ "$(CI)" = true ]; then echo "conformance: no cases at $(CONFORMANCE_DIR)" >&2; exit 1; fi
+	@$(BIN)/python -m pytest
 
 lint: setup
 	@$(BIN)/ruff check .
