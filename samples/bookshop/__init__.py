@@ -1,0 +1,1 @@
+"""The Bookshop: four small services to mesh. They know nothing of the mesh they run in."""
