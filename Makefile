@@ -13,7 +13,7 @@ proto: setup
 	@$(BIN)/python setup/generate.py
 
 mesh: setup
-	@exec $(BIN)/windward mesh up --live
+	@exec $(BIN)/windward mesh up
 
 prove: setup
 	@exec $(BIN)/windward mesh prove --output build/prove.json

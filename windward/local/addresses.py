@@ -1,0 +1,124 @@
+"""Where each part of a local mesh listens.
+
+namespaces   every workload has a network namespace with an address on the mesh's bridge; the control plane listens on
+             the bridge's own address, so that workloads reach it and nothing beyond this machine does
+loopback     every workload has two addresses of 127.0.0.0/8: one that its Envoy listens on, one for the application
+
+Pure but for ``free_port`` and ``networks_in_use``, which ask the machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import subprocess
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from pathlib import Path
+
+from windward.local.errors import LocalMeshError
+
+
+class Mode(Enum):
+    NAMESPACES = "namespaces"
+    LOOPBACK = "loopback"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one workload lives."""
+
+    name: str
+    address: str
+    """What other workloads call: its Envoy answers there."""
+    app_address: str
+    """Where the application listens."""
+    namespace: str | None = None
+    """Network namespace; None in loopback mode."""
+    link: str | None = None
+    """The host's end of its veth pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    mode: Mode
+    mesh_id: str
+    control_address: str
+    """Where the control plane listens."""
+    places: tuple[Place, ...]
+    bridge: str | None = None
+    network: ipaddress.IPv4Network | None = None
+
+    def place(self, name: str) -> Place:
+        return next(place for place in self.places if place.name == name)
+
+
+def mesh_id(directory: Path) -> str:
+    """Six hex digits of the mesh's folder: names of links and namespaces are unique a folder."""
+    return blake2b(str(directory.resolve()).encode(), digest_size=3).hexdigest()
+
+
+def plan_loopback(identifier: str, names: tuple[str, ...]) -> Plan:
+    second = 16 + int(identifier, 16) % 220
+    places = tuple(
+        Place(name, f"127.{second}.0.{index}", f"127.{second}.1.{index}")
+        for index, name in enumerate(names, 1)
+    )
+    return Plan(Mode.LOOPBACK, identifier, "127.0.0.1", places)
+
+
+def plan_namespaces(
+    identifier: str, names: tuple[str, ...], in_use: tuple[ipaddress.IPv4Network, ...]
+) -> Plan:
+    """Choose a free /24 of 10.89.0.0/16, starting where the mesh's id points to."""
+    if len(names) > 240:
+        raise LocalMeshError(f"{len(names)} workloads: at most 240 fit in one local mesh")
+    first = int(identifier, 16) % 256
+    for step in range(256):
+        network = ipaddress.IPv4Network(f"10.89.{(first + step) % 256}.0/24")
+        if not any(network.overlaps(other) for other in in_use):
+            break
+    else:
+        raise LocalMeshError("no free network left in 10.89.0.0/16: is another mesh still up?")
+    hosts = list(network.hosts())
+    places = tuple(
+        Place(
+            name=name,
+            address=str(hosts[index]),
+            app_address=str(hosts[index]),
+            namespace=f"ww-{identifier}-{name}",
+            link=f"ww{identifier}v{index}",
+        )
+        for index, name in enumerate(names, 1)
+    )
+    bridge = f"ww{identifier}br"
+    return Plan(Mode.NAMESPACES, identifier, str(hosts[0]), places, bridge, network)
+
+
+def networks_in_use(*, except_link: str = "") -> tuple[ipaddress.IPv4Network, ...]:
+    """The IPv4 networks that this machine routes to: without defaults, and without links named like the mesh's own."""
+    shown = subprocess.run(
+        ["ip", "-json", "-4", "route", "show", "table", "all"], capture_output=True, check=True
+    )
+    found = []
+    for route in json.loads(shown.stdout or b"[]"):
+        destination = route.get("dst", "default")
+        own = bool(except_link) and str(route.get("dev", "")).startswith(except_link)
+        if destination != "default" and not destination.startswith("127.") and not own:
+            found.append(ipaddress.IPv4Network(destination, strict=False))
+    return tuple(found)
+
+
+def free_port(host: str, preferred: int = 0) -> int:
+    """A free TCP port on an address: the preferred one when it is free."""
+    for port in (preferred, 0) if preferred else (0,):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise LocalMeshError(f"no free port on {host}")

@@ -1,0 +1,106 @@
+"""Network namespaces of a local mesh: a bridge in the host, one namespace and one veth pair a workload.
+
+    Plan -> text for ``ip -batch`` (pure) -> the kernel
+
+Each workload's namespace routes everything to the bridge, so that calls to virtual addresses leave the application and
+are caught by the interception rules. Nothing of it reaches beyond this machine: no NAT is set up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from services.agent.netfilter.rules import InterceptionSettings, restore_text
+from windward.local.addresses import Place, Plan
+from windward.local.errors import LocalMeshError
+
+NETNS_FOLDER = Path("/run/netns")
+
+
+def unavailable() -> str:
+    """Why this machine cannot run namespaces with interception; empty when it can."""
+    if os.geteuid() != 0:
+        return "not root"
+    missing = [tool for tool in ("ip", "iptables-restore", "setpriv") if shutil.which(tool) is None]
+    if missing:
+        return f"{', '.join(missing)} not found (apt-get install iproute2 iptables)"
+    return ""
+
+
+def host_batch(plan: Plan) -> str:
+    """What to do in the host's namespace."""
+    assert plan.network is not None
+    lines = [
+        f"link add {plan.bridge} type bridge",
+        f"addr add {plan.control_address}/{plan.network.prefixlen} dev {plan.bridge}",
+        f"link set {plan.bridge} up",
+    ]
+    for place in plan.places:
+        lines += [
+            f"netns add {place.namespace}",
+            f"link add {place.link} type veth peer name eth0 netns {place.namespace}",
+            f"link set {place.link} master {plan.bridge} up",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def member_batch(plan: Plan, place: Place) -> str:
+    """What to do in one workload's namespace."""
+    assert plan.network is not None
+    return (
+        "link set lo up\n"
+        f"addr add {place.address}/{plan.network.prefixlen} dev eth0\n"
+        "link set eth0 up\n"
+        f"route add default via {plan.control_address}\n"
+    )
+
+
+async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
+    """Make bridge, namespaces and links; load the interception rules into the named workloads' namespaces."""
+    await tear_down(plan)
+    await run(("ip", "-batch", "-"), host_batch(plan))
+
+    async def member(place: Place) -> None:
+        assert place.namespace is not None
+        await run(("ip", "-n", place.namespace, "-batch", "-"), member_batch(plan, place))
+        if place.name in intercepted:
+            rules = restore_text(InterceptionSettings(exclude_outbound_cidrs=(f"{plan.control_address}/32",)))
+            enter = ("ip", "netns", "exec", place.namespace)
+            await run((*enter, "iptables-restore", "--noflush", "--wait"), rules)
+
+    async with asyncio.TaskGroup() as group:
+        for place in plan.places:
+            group.create_task(member(place))
+
+
+async def tear_down(plan: Plan) -> None:
+    """Remove whatever of this plan's network exists, an earlier run's leftovers included."""
+    prefix = f"ww-{plan.mesh_id}-"
+    if NETNS_FOLDER.is_dir():
+        for path in sorted(NETNS_FOLDER.iterdir()):
+            if path.name.startswith(prefix):
+                await run(("ip", "netns", "del", path.name))
+    for link in (Path("/sys/class/net") / f"ww{plan.mesh_id}br", *_stray_links(plan)):
+        if link.exists():
+            await run(("ip", "link", "del", link.name), tolerate=True)
+
+
+def _stray_links(plan: Plan) -> list[Path]:
+    """Host ends of veth pairs: they go with their namespace, though not at once."""
+    return sorted(Path("/sys/class/net").glob(f"ww{plan.mesh_id}v*"))
+
+
+async def run(command: tuple[str, ...], stdin: str = "", *, tolerate: bool = False) -> None:
+    """Run a system command. Raises LocalMeshError with what it said, unless its failure is tolerable."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate(stdin.encode())
+    if process.returncode and not tolerate:
+        raise LocalMeshError(f"`{' '.join(command)}` failed: {said.decode(errors='replace').strip()}")
