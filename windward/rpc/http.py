@@ -1,0 +1,80 @@
+"""A small HTTP/1.1 server for status and metrics: bounded in everything, one request a connection.
+
+It serves probes and scrapes, not users: no bodies are read, no keep-alive is offered, and a client that is slow or
+large is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+HEAD_LIMIT_BYTES = 16 * 1024
+READ_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    peer: str
+    """The caller's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Routes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
+"""(method, path) -> handler."""
+
+
+async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
+    """Start serving. Raises OSError when the port is taken."""
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+            response = await _answer(head, writer, routes)
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                writer.write(_render(response))
+                await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(connection, host, port, limit=HEAD_LIMIT_BYTES)
+
+
+async def _answer(head: bytes, writer: asyncio.StreamWriter, routes: Routes) -> Response:
+    words = head.split(b"\r\n", 1)[0].split(b" ")
+    if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+        return Response(400, b"not an HTTP/1.1 request\n")
+    target = urlsplit(words[1].decode("latin-1"))
+    method = words[0].decode("latin-1")
+    peer = writer.get_extra_info("peername")
+    request = Request(method, target.path, parse_qs(target.query), str(peer[0]) if peer else "")
+    handler = routes.get((method, target.path))
+    if handler is not None:
+        return await handler(request)
+    if any(path == target.path for _, path in routes):
+        return Response(405, b"method not allowed\n")
+    return Response(404, b"not found\n")
+
+
+def _render(response: Response) -> bytes:
+    head = (
+        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n"
+        f"content-type: {response.content_type}\r\n"
+        f"content-length: {len(response.body)}\r\n"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + response.body

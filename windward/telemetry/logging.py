@@ -1,0 +1,39 @@
+"""Logs: one JSON object a line on stderr; the event is a short constant, the data are keys. Secrets are never keys."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(service: str, level: str) -> None:
+    """Set up structlog for this process. Raises KeyError for an unknown level."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(serializer=_dump),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+
+
+def _dump(event: Any, **_: Any) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+def get_logger() -> Any:
+    """A lazily configured logger: bind it at module level, use it anywhere."""
+    return structlog.get_logger()
