@@ -1,0 +1,95 @@
+"""Following a prefix for ever: everything once, then every change, whatever happens to the store in between.
+
+    list -> Batch of everything (also when empty) -> watch -> Batch of changes ...
+    Compacted, StoreReset, or the anti-entropy interval -> list again -> only the differences, deletions included
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from windward.store.errors import Compacted, StoreReset, Unavailable
+from windward.store.protocol import Batch, Change, Deleted, Entry, Put, Store
+
+RELIST_EVERY_S = 420.0
+"""A watch can lose events by a server's fault (etcd has fixed several such bugs): compare now and then."""
+RETRY_S = 0.5
+
+
+async def follow(
+    store: Store, prefix: str, *, relist_every_s: float = RELIST_EVERY_S
+) -> AsyncIterator[Batch]:
+    """Batches of changes below a prefix; the first holds all there is. Never ends, never raises for an outage."""
+    known: dict[str, Entry] = {}
+    first = True
+    while True:
+        try:
+            listing = await store.list(prefix)
+        except (Unavailable, Compacted, StoreReset):
+            await asyncio.sleep(RETRY_S)
+            continue
+        changes = difference(known, listing.entries, listing.revision)
+        known = {entry.key: entry for entry in listing.entries}
+        if changes or first:
+            first = False
+            yield Batch(changes, listing.revision)
+        async with aclosing(_watch(store, prefix, listing.revision, relist_every_s)) as batches:
+            async for batch in batches:
+                fresh = tuple(change for change in batch.changes if _is_news(known, change))
+                for change in fresh:
+                    if isinstance(change, Put):
+                        known[change.entry.key] = change.entry
+                    else:
+                        known.pop(change.key, None)
+                if fresh:
+                    yield Batch(fresh, batch.revision)
+
+
+async def _watch(
+    store: Store, prefix: str, revision: int, limit_s: float
+) -> AsyncIterator[Batch]:
+    """A watch that ends, without an error, when it is time to list again."""
+    deadline = asyncio.get_running_loop().time() + limit_s
+    watch = store.watch(prefix, from_revision=revision + 1)
+    pending: asyncio.Task[Batch] | None = None
+    try:
+        while True:
+            if pending is None:
+                pending = asyncio.ensure_future(anext(watch))  # type: ignore[arg-type]
+            left = deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({pending}, timeout=max(left, 0))
+            if not done:
+                return
+            try:
+                batch = pending.result()
+            except (Compacted, StoreReset, StopAsyncIteration):
+                return
+            finally:
+                pending = None
+            yield batch
+    finally:
+        if pending is not None:
+            pending.cancel()
+            await asyncio.wait({pending})
+        await watch.aclose()  # type: ignore[attr-defined]
+
+
+def _is_news(known: dict[str, Entry], change: Change) -> bool:
+    """Whether a change is later than what is known of its key: watchers are idempotent."""
+    if isinstance(change, Put):
+        before = known.get(change.entry.key)
+        return before is None or change.entry.mod_revision > before.mod_revision
+    before = known.get(change.key)
+    return before is not None and change.revision > before.mod_revision
+
+
+def difference(
+    known: dict[str, Entry], now: tuple[Entry, ...], revision: int
+) -> tuple[Change, ...]:
+    """What turns the known entries into the listed ones."""
+    present = {entry.key for entry in now}
+    gone = tuple(Deleted(key, revision) for key in sorted(known) if key not in present)
+    put = tuple(Put(entry) for entry in now if known.get(entry.key) != entry)
+    return gone + put

@@ -1,0 +1,33 @@
+"""From a setting to a store: ``etcd://host:port[,host:port]`` or ``memory:``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from windward.store.etcd.store import EtcdStore, Tls
+from windward.store.memory import MemoryStore
+from windward.store.protocol import Store
+
+
+def open_store(url: str) -> Store:
+    """Make a store's client; it connects when it is first used. Raises ValueError for what is not a store.
+
+    ``etcds://`` speaks TLS: ``etcds://h1:2379,h2:2379?ca=FILE&cert=FILE&key=FILE``. Credentials, where etcd asks for
+    them: ``etcd://user:password@host:port``.
+    """
+    if url == "memory:":
+        return MemoryStore()
+    parts = urlsplit(url)
+    if parts.scheme not in {"etcd", "etcds"} or not parts.netloc or parts.path.strip("/"):
+        raise ValueError(f"{url!r} is not a store: write etcd://host:port[,host:port], etcds://..., or memory:")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    if set(query) - {"ca", "cert", "key"}:
+        raise ValueError(f"{url!r}: only ca, cert and key may follow the question mark")
+    tls = None
+    if parts.scheme == "etcds":
+        files = {name: Path(file).read_bytes() for name, file in query.items()}
+        tls = Tls(files.get("ca"), files.get("cert"), files.get("key"))
+    return EtcdStore(hosts.split(","), tls=tls, user=user, password=password)
