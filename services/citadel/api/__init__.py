@@ -1,0 +1,1 @@
+"""Citadel's gRPC services."""

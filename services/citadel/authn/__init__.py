@@ -1,0 +1,1 @@
+"""Who a caller is: proved by a join token or by a current certificate, never said."""

@@ -1,0 +1,1 @@
+"""The certificate authority: its root, sealed in the store, and what it signs."""
