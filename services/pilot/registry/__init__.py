@@ -1,0 +1,1 @@
+"""Where services and workloads come from."""

@@ -1,0 +1,157 @@
+"""The index: one task owns the mesh's state, takes in changes, and publishes snapshots.
+
+    config feed ──┐
+    endpoints ────┼─> state -> quiet for a moment -> MeshSnapshot -> Groups.publish
+    clock ────────┘
+
+Removals and health go out at once, new endpoints within 5 ms, configuration after 10 ms of quiet and at most 100 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from services.pilot.groups import Groups
+from services.pilot.registry.liveness import LivenessTable, WorkloadKey
+from services.pilot.snapshot import build_snapshot
+from windward import registration
+from windward.config.feed import ConfigBatch, follow_config
+from windward.config.object import ConfigObject, ObjectKey
+from windward.registration import RegisteredWorkload
+from windward.store.follow import follow
+from windward.store.keys import ENDPOINTS
+from windward.store.protocol import Batch, Put, Store
+from windward.telemetry.logging import get_logger
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds."""
+
+    endpoint_s: float = 0.005
+    quiet_s: float = 0.010
+    longest_s: float = 0.100
+
+
+class Index:
+    def __init__(self, store: Store, groups: Groups, ttl_s: float, timing: Timing | None = None) -> None:
+        self._store = store
+        self._groups = groups
+        self._timing = timing or Timing()
+        self._objects: dict[ObjectKey, ConfigObject[Any]] = {}
+        self._liveness = LivenessTable(ttl_s)
+        self._config_revision = 0
+        self._endpoint_revision = 0
+        self._wake = asyncio.Event()
+        self._due_s: float | None = None
+        self._first_s: float | None = None
+        self._sources = 0
+        self.ready = asyncio.Event()
+        """Set once configuration and endpoints were read whole and are published."""
+        self.on_published: Callable[[float], None] = lambda _: None
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_config(follow_config(self._store)))
+            group.create_task(self._read_endpoints(follow(self._store, ENDPOINTS)))
+            group.create_task(self._publish())
+
+    async def _read_config(self, feed: AsyncIterator[ConfigBatch]) -> None:
+        first = True
+        async for batch in feed:
+            for item in batch.upserts:
+                self._objects[item.key] = item
+            for key in batch.removed:
+                self._objects.pop(key, None)
+            for key, findings in batch.invalid:
+                log.warning("config.unreadable", object=str(key), findings=[f.message for f in findings])
+            self._config_revision = max(self._config_revision, batch.revision)
+            self._sources += first
+            self._schedule(0.0 if first else self._timing.quiet_s)
+            first = False
+
+    async def _read_endpoints(self, feed: AsyncIterator[Batch]) -> None:
+        first = True
+        loop = asyncio.get_running_loop()
+        async for batch in feed:
+            if first:
+                self._liveness.outage(loop.time())
+            put, vanished = _workloads(batch)
+            self._endpoint_revision = max(self._endpoint_revision, batch.revision)
+            changed = self._liveness.apply(put, vanished, loop.time())
+            urgent = first or bool(vanished) or any(item.deregistered or item.unhealthy for item in put)
+            self._sources += first
+            if changed or first:
+                self._schedule(0.0 if urgent else self._timing.endpoint_s)
+            else:
+                self._wake.set()
+            first = False
+
+    def _schedule(self, delay_s: float) -> None:
+        """Publish after this delay; changes in quick succession wait for one another, up to a limit."""
+        now = asyncio.get_running_loop().time()
+        self._first_s = now if self._first_s is None else self._first_s
+        latest = self._first_s + self._timing.longest_s
+        asked = now + delay_s
+        sooner = delay_s <= self._timing.endpoint_s and self._due_s is not None
+        self._due_s = min(asked, self._due_s, latest) if sooner and self._due_s else min(asked, latest)
+        self._wake.set()
+
+    async def _publish(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wait()
+            if self._liveness.tick(loop.time()) and self._due_s is None:
+                self._due_s = loop.time()
+            if self._due_s is None or loop.time() < self._due_s or self._sources < 2:
+                continue
+            began = self._first_s or loop.time()
+            self._due_s = self._first_s = None
+            revision = max(self._config_revision, self._endpoint_revision)
+            snapshot = build_snapshot(
+                self._objects, self._liveness.workloads(), self._groups.snapshot, revision
+            )
+            await self._groups.publish(snapshot)
+            self.ready.set()
+            self.on_published(loop.time() - began)
+            log.debug("snapshot.published", version=snapshot.version, revision=revision)
+
+    async def _wait(self) -> None:
+        """Until something is due: a change's delay, a lease's grace, or news."""
+        loop = asyncio.get_running_loop()
+        moments = [moment for moment in (self._due_s, self._liveness.next_tick_s()) if moment is not None]
+        if self._sources < 2 or not moments:
+            await self._wake.wait()
+        else:
+            left = min(moments) - loop.time()
+            if left > 0:
+                try:
+                    async with asyncio.timeout(left):
+                        await self._wake.wait()
+                except TimeoutError:
+                    return
+        self._wake.clear()
+
+
+def _workloads(batch: Batch) -> tuple[list[RegisteredWorkload], list[WorkloadKey]]:
+    """What a batch puts, and what vanished in it."""
+    put: list[RegisteredWorkload] = []
+    vanished: list[WorkloadKey] = []
+    for change in batch.changes:
+        if isinstance(change, Put):
+            try:
+                put.append(registration.decode(change.entry.value))
+            except msgspec.MsgspecError as error:
+                log.warning("workload.unreadable", key=change.entry.key, reason=str(error))
+            continue
+        parts = change.key.removeprefix(ENDPOINTS).split("/")
+        if len(parts) == 2:
+            vanished.append((parts[0], parts[1]))
+    return put, vanished

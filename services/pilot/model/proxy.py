@@ -1,0 +1,74 @@
+"""A connected proxy, as its node message describes it and its certificate confirms it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from windward.identity.spiffe_id import SpiffeId
+
+
+class ProxyRejected(Exception):
+    """A node that is not what its certificate says, or that says nothing usable."""
+
+
+class ProxyType(Enum):
+    SIDECAR = "sidecar"
+    ROUTER = "router"
+
+
+class Interception(Enum):
+    REDIRECT = "REDIRECT"
+    NONE = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Everything that generated configuration may depend on; frozen, so that it can be part of a group's key."""
+
+    id: str
+    type: ProxyType
+    namespace: str
+    name: str
+    service_account: str
+    address: str
+    labels: tuple[tuple[str, str], ...]
+    interception: Interception
+    app_address: str
+    identity: SpiffeId | None
+
+    @classmethod
+    def from_node(cls, node_id: str, metadata: Mapping[str, Any], identity: SpiffeId | None) -> Proxy:
+        """Raises ProxyRejected for a node id that is not Istio's form, or metadata that the identity contradicts."""
+        parts = node_id.split("~")
+        if len(parts) != 4 or parts[0] not in {kind.value for kind in ProxyType}:
+            raise ProxyRejected(f"node id {node_id[:200]!r} is not type~address~name.namespace~domain")
+        name, _, namespace = parts[2].rpartition(".")
+        if not name or not namespace:
+            raise ProxyRejected(f"node id {node_id[:200]!r} names no workload and namespace")
+        account = str(metadata.get("SERVICE_ACCOUNT", ""))
+        if identity is not None and identity.workload != (namespace, account):
+            raise ProxyRejected(
+                f"the node says namespace {namespace[:100]!r} and service account {account[:100]!r}, its certificate {identity}"
+            )
+        labels = metadata.get("LABELS") or {}
+        if not isinstance(labels, Mapping):
+            raise ProxyRejected("LABELS is not a mapping")
+        try:
+            interception = Interception(metadata.get("INTERCEPTION_MODE", "REDIRECT"))
+        except ValueError as error:
+            raise ProxyRejected(f"INTERCEPTION_MODE: {error}") from error
+        return cls(
+            id=node_id,
+            type=ProxyType(parts[0]),
+            namespace=namespace,
+            name=name,
+            service_account=account,
+            address=parts[1],
+            labels=tuple(sorted((str(key), str(value)) for key, value in labels.items())),
+            interception=interception,
+            app_address=str(metadata.get("APP_ADDRESS", "") or "127.0.0.1"),
+            identity=identity,
+        )

@@ -1,0 +1,51 @@
+"""Configuration as a stream: everything once, then what changed, typed and checked.
+
+    store -> follow -> ConfigBatch(upserts, removed, invalid, revision)
+
+An object that this version cannot read is reported and left as it was; it never stops the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from windward.config.finding import Finding
+from windward.config.object import ConfigObject, ObjectKey
+from windward.config.stored import decode_stored, key_of
+from windward.store.follow import follow
+from windward.store.keys import CONFIG
+from windward.store.protocol import Batch, Put, Store
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigBatch:
+    upserts: tuple[ConfigObject[Any], ...]
+    removed: tuple[ObjectKey, ...]
+    invalid: tuple[tuple[ObjectKey, tuple[Finding, ...]], ...]
+    revision: int
+
+
+async def follow_config(store: Store) -> AsyncIterator[ConfigBatch]:
+    """The first batch holds every object, also when there is none; later ones only differences."""
+    async for batch in follow(store, CONFIG):
+        yield decode_batch(batch)
+
+
+def decode_batch(batch: Batch) -> ConfigBatch:
+    upserts, removed, invalid = [], [], []
+    for change in batch.changes:
+        path = change.entry.key if isinstance(change, Put) else change.key
+        key = key_of(path)
+        if key is None:
+            continue
+        if not isinstance(change, Put):
+            removed.append(key)
+            continue
+        made, findings = decode_stored(change.entry)
+        if made is None:
+            invalid.append((key, findings))
+        else:
+            upserts.append(made)
+    return ConfigBatch(tuple(upserts), tuple(removed), tuple(invalid), batch.revision)
