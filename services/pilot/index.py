@@ -48,7 +48,6 @@ class Index:
         self._objects: dict[ObjectKey, ConfigObject[Any]] = {}
         self._liveness = LivenessTable(ttl_s)
         self._config_revision = 0
-        self._endpoint_revision = 0
         self._wake = asyncio.Event()
         self._due_s: float | None = None
         self._first_s: float | None = None
@@ -84,7 +83,6 @@ class Index:
             if first:
                 self._liveness.outage(loop.time())
             put, vanished = _workloads(batch)
-            self._endpoint_revision = max(self._endpoint_revision, batch.revision)
             changed = self._liveness.apply(put, vanished, loop.time())
             urgent = first or bool(vanished) or any(item.deregistered or item.unhealthy for item in put)
             self._sources += first
@@ -114,7 +112,7 @@ class Index:
                 continue
             began = self._first_s or loop.time()
             self._due_s = self._first_s = None
-            revision = max(self._config_revision, self._endpoint_revision)
+            revision = self._config_revision
             snapshot = build_snapshot(
                 self._objects, self._liveness.workloads(), self._groups.snapshot, revision
             )

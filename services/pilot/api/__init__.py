@@ -1,0 +1,1 @@
+"""Pilot's gRPC services beside xDS."""

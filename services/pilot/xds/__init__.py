@@ -1,0 +1,1 @@
+"""ADS over gRPC: streams, and who is connected."""

@@ -1,0 +1,39 @@
+"""Who may use Pilot's APIs: the identity that the transport proved decides."""
+
+from __future__ import annotations
+
+import grpc
+
+from windward.identity.names import ADMIN_ACCOUNT, CONTROL_PLANE_DNS, ROOT_NAMESPACE
+from windward.identity.spiffe_id import SpiffeId, workload_id
+from windward.rpc.errors import denied, unauthenticated
+from windward.rpc.peer import peer_identity
+
+
+class Access:
+    def __init__(self, trust_domain: str) -> None:
+        self._administrator = workload_id(trust_domain, ROOT_NAMESPACE, ADMIN_ACCOUNT)
+        self._readers = {
+            self._administrator,
+            *(workload_id(trust_domain, ROOT_NAMESPACE, account) for account in CONTROL_PLANE_DNS),
+        }
+
+    def caller(self, context: grpc.aio.ServicerContext) -> SpiffeId:
+        identity = peer_identity(context)
+        if identity is None:
+            raise unauthenticated("a certificate of the mesh is required: use the mTLS port")
+        return identity
+
+    def administrator(self, context: grpc.aio.ServicerContext) -> SpiffeId:
+        """Only the administrator changes configuration."""
+        identity = self.caller(context)
+        if identity != self._administrator:
+            raise denied(f"{identity} may not change configuration; only {self._administrator} may")
+        return identity
+
+    def reader(self, context: grpc.aio.ServicerContext) -> SpiffeId:
+        """The administrator and the control plane read configuration; workloads get theirs by xDS."""
+        identity = self.caller(context)
+        if identity not in self._readers:
+            raise denied(f"{identity} may not read configuration")
+        return identity

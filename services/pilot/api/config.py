@@ -1,0 +1,318 @@
+"""windward.config.v1.ConfigService: objects in, findings or a revision out; and how far the proxies are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.pilot.api.access import Access
+from services.pilot.xds.connected import Connected, ConnectedProxies
+from windward.api.config.v1 import config_pb2, config_pb2_grpc
+from windward.config.decode import decode_object
+from windward.config.finding import Finding, Severity
+from windward.config.object import ConfigObject, ObjectKey
+from windward.config.stored import (
+    Action,
+    Author,
+    ObjectTooLarge,
+    StoredObject,
+    TooManyObjects,
+    key_of,
+    plan_changes,
+    store_key,
+)
+from windward.rpc.errors import RefusedError, invalid, not_found
+from windward.store.errors import Conflict, StoreError, TooLarge, Uncertain
+from windward.store.keys import CONFIG
+from windward.store.protocol import Entry, Store
+from windward.telemetry.logging import get_logger
+from windward.xds.resource import Resource
+
+log = get_logger()
+ATTEMPTS = 5
+ACTIONS = {
+    Action.CREATED: config_pb2.Applied.CREATED,
+    Action.CONFIGURED: config_pb2.Applied.CONFIGURED,
+    Action.UNCHANGED: config_pb2.Applied.UNCHANGED,
+    Action.DELETED: config_pb2.Applied.DELETED,
+}
+SEVERITIES = {Severity.ERROR: config_pb2.Finding.ERROR, Severity.WARNING: config_pb2.Finding.WARNING}
+
+
+class ConfigService(config_pb2_grpc.ConfigServiceServicer):
+    def __init__(self, store: Store, access: Access, connected: ConnectedProxies, pilot: str) -> None:
+        self._store = store
+        self._access = access
+        self._connected = connected
+        self._pilot = pilot
+
+    # ---- changing ---------------------------------------------------------------------------------------------------
+
+    async def Apply(  # noqa: N802  the wire's name
+        self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.ApplyResponse:
+        caller = self._access.administrator(context)
+        wanted, findings = check(request)
+        if any(finding.severity == config_pb2.Finding.ERROR for finding in findings):
+            return config_pb2.ApplyResponse(findings=findings)
+        author = Author(str(caller), datetime.now(UTC), request.reason[:1000])
+        applied, revision = await self._commit(wanted, [], author)
+        return config_pb2.ApplyResponse(applied=applied, findings=findings, revision=revision)
+
+    async def Validate(  # noqa: N802  the wire's name
+        self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.ApplyResponse:
+        self._access.reader(context)
+        _, findings = check(request)
+        return config_pb2.ApplyResponse(findings=findings)
+
+    async def Delete(  # noqa: N802  the wire's name
+        self, request: config_pb2.DeleteRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.DeleteResponse:
+        caller = self._access.administrator(context)
+        keys = list(dict.fromkeys(object_key(ref) for ref in request.refs))
+        author = Author(str(caller), datetime.now(UTC), request.reason[:1000])
+        applied, revision = await self._commit([], keys, author)
+        return config_pb2.DeleteResponse(applied=applied, revision=revision)
+
+    async def _commit(
+        self, wanted: list[ConfigObject[Any]], removals: list[ObjectKey], author: Author
+    ) -> tuple[list[config_pb2.Applied], int]:
+        """Read, plan, compare-and-write; again if somebody else was faster."""
+        keys = [item.key for item in wanted] + removals
+        if len(set(keys)) != len(keys):
+            raise invalid("an object is named twice in one request")
+        for _ in range(ATTEMPTS):
+            entries = await asyncio.gather(*(self._store.get(store_key(key)) for key in keys))
+            present = dict(zip(keys, entries, strict=True))
+            missing = [str(key) for key in removals if present[key] is None]
+            if missing:
+                raise not_found(f"there is no {', '.join(missing)}")
+            try:
+                plan = plan_changes(present, wanted, removals, author)
+                if plan.transaction is None:
+                    revision = max((entry.mod_revision for entry in entries if entry), default=0)
+                else:
+                    revision = await self._store.commit(plan.transaction)
+            except Conflict:
+                continue
+            except (TooManyObjects, ObjectTooLarge, TooLarge) as error:
+                raise invalid(str(error)) from error
+            except Uncertain as error:
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, f"the store's answer is missing: {error}") from error
+            except StoreError as error:
+                raise RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+            log.info("config.changed", who=author.who, objects=[str(key) for key in keys][:20], revision=revision)
+            return [
+                config_pb2.Applied(ref=ref_of(c.key), action=ACTIONS[c.action], generation=c.generation)
+                for c in plan.changes
+            ], revision
+        raise RefusedError(grpc.StatusCode.ABORTED, "the objects are being changed by somebody else")
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    async def Get(  # noqa: N802  the wire's name
+        self, request: config_pb2.GetRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.Object:
+        self._access.reader(context)
+        return await self._get(request.ref)
+
+    async def _get(self, ref: config_pb2.ObjectRef) -> config_pb2.Object:
+        key = object_key(ref)
+        entry = await self._store.get(store_key(key))
+        if entry is None:
+            raise not_found(f"there is no {key}")
+        return object_of(key, entry)
+
+    async def List(  # noqa: N802  the wire's name
+        self, request: config_pb2.ListRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.ListResponse:
+        self._access.reader(context)
+        prefix = CONFIG
+        if request.group and request.kind:
+            prefix += f"{request.group}/{request.kind}/"
+            if request.namespace:
+                prefix += f"{request.namespace}/"
+        listing = await self._store.list(prefix)
+        found = []
+        for entry in listing.entries:
+            key = key_of(entry.key)
+            if key is None or (request.namespace and key.namespace != request.namespace):
+                continue
+            found.append(object_of(key, entry))
+        return config_pb2.ListResponse(objects=found, revision=listing.revision)
+
+    async def ListProxies(  # noqa: N802  the wire's name
+        self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.ListProxiesResponse:
+        self._access.reader(context)
+        return config_pb2.ListProxiesResponse(proxies=[self._status(item) for item in self._connected])
+
+    def _status(self, item: Connected) -> config_pb2.ProxyStatus:
+        since = Timestamp()
+        since.FromDatetime(item.since)
+        types = {
+            url: config_pb2.TypeStatus(
+                sent_revision=state.sent_revision,
+                acked_revision=state.acked_revision,
+                resources=sum(bool(version) for version in state.known.values()),
+                last_error=state.last_error,
+                state=state.state,
+            )
+            for url, state in item.stream.types.items()
+        }
+        return config_pb2.ProxyStatus(
+            id=item.proxy.id,
+            identity=str(item.proxy.identity or ""),
+            pilot=self._pilot,
+            connected_at=since,
+            types=types,
+            address=item.proxy.address,
+        )
+
+    async def GetProxyConfig(  # noqa: N802  the wire's name
+        self, request: config_pb2.GetProxyConfigRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.GetProxyConfigResponse:
+        self._access.reader(context)
+        found = self._connected.find(request.proxy)
+        if not found:
+            raise not_found(f"no proxy {request.proxy!r} is connected here; see `windward proxy status`")
+        if len(found) > 1:
+            names = ", ".join(sorted(item.proxy.id for item in found))
+            raise invalid(f"{request.proxy!r} names several proxies: {names}")
+        wanted = set(request.type_urls)
+        resources = [
+            config_pb2.GetProxyConfigResponse.Resource(
+                type_url=url,
+                name=resource.name,
+                version=resource.version,
+                body=resource.body,
+                origins=[ref(o.group, o.kind, o.namespace, o.name) for o in resource.origins],
+                acked=found[0].stream.types[url].good.get(name) == resource.version,
+            )
+            for url, name, resource in held(found[0])
+            if not wanted or url in wanted
+        ]
+        return config_pb2.GetProxyConfigResponse(resources=resources)
+
+    async def GetObjectStatus(  # noqa: N802  the wire's name
+        self, request: config_pb2.GetRequest, context: grpc.aio.ServicerContext
+    ) -> config_pb2.ObjectStatus:
+        self._access.reader(context)
+        stored = await self._get(request.ref)
+        key = object_key(request.ref)
+        proxies = acked = 0
+        rejections = []
+        for item in self._connected:
+            mine = [(url, name, r) for url, name, r in held(item) if uses(r, key)]
+            if not mine:
+                continue
+            proxies += 1
+            states = item.stream.types
+            acked += all(states[url].good.get(name) == r.version for url, name, r in mine)
+            rejections += [
+                f"{item.proxy.id}: {name}: {states[url].last_error}"
+                for url, name, r in mine
+                if states[url].refused.get(name) == r.version
+            ]
+        return config_pb2.ObjectStatus(object=stored, proxies=proxies, acked=acked, rejections=rejections)
+
+
+def held(item: Connected) -> Iterable[tuple[str, str, Resource]]:
+    """Everything that a proxy should have and has asked for."""
+    for url, state in item.stream.types.items():
+        for name, resource in item.stream.available(url).items():
+            if state.subscription.wants(name):
+                yield url, name, resource
+
+
+def uses(resource: Resource, key: ObjectKey) -> bool:
+    return any((o.group, o.kind, o.namespace, o.name) == (key.group, key.kind, key.namespace, key.name) for o in resource.origins)
+
+
+def check(request: config_pb2.ApplyRequest) -> tuple[list[ConfigObject[Any]], list[config_pb2.Finding]]:
+    """Decode every object of a request; all findings of all of them."""
+    wanted: list[ConfigObject[Any]] = []
+    findings: list[config_pb2.Finding] = []
+    for index, given in enumerate(request.objects):
+        raw = _load(given.json)
+        if raw is None:
+            made, found = None, (Finding("", "not-readable", "must be a JSON object"),)
+        else:
+            made, found = decode_object(raw, default_namespace=request.default_namespace or "default")
+        findings += [_finding(item, given, raw or {}, request.default_namespace, index) for item in found]
+        if made is not None:
+            wanted.append(made)
+    return wanted, findings
+
+
+def _load(text: bytes) -> dict[str, Any] | None:
+    try:
+        raw = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _finding(
+    item: Finding, given: config_pb2.ObjectInput, raw: Mapping[str, Any], namespace: str, index: int
+) -> config_pb2.Finding:
+    metadata = raw.get("metadata")
+    named: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
+    group = str(raw.get("apiVersion", "")).partition("/")[0]
+    return config_pb2.Finding(
+        file=given.file,
+        line=line_of(given.lines, item.path),
+        ref=ref(group, str(raw.get("kind", "")), str(named.get("namespace") or namespace or "default"), str(named.get("name", ""))),
+        path=item.path,
+        severity=SEVERITIES[item.severity],
+        code=item.code,
+        message=item.message,
+        fix=item.fix,
+        object_index=index,
+    )
+
+
+def line_of(lines: Mapping[str, int], path: str) -> int:
+    """The line of a field, or of the nearest one around it."""
+    while path:
+        if path in lines:
+            return lines[path]
+        cut = max(path.rfind("."), path.rfind("["))
+        path = path[:cut] if cut > 0 else ""
+    return lines.get("", 0)
+
+
+def ref(group: str, kind: str, namespace: str, name: str) -> config_pb2.ObjectRef:
+    return config_pb2.ObjectRef(group=group, kind=kind, namespace=namespace, name=name)
+
+
+def ref_of(key: ObjectKey) -> config_pb2.ObjectRef:
+    return ref(key.group, key.kind, key.namespace, key.name)
+
+
+def object_key(given: config_pb2.ObjectRef) -> ObjectKey:
+    parts = (given.group, given.kind, given.namespace, given.name)
+    if not all(parts) or any("/" in part for part in parts):
+        raise invalid("an object is named by group, kind, namespace and name")
+    return ObjectKey(*parts)
+
+
+def object_of(key: ObjectKey, entry: Entry) -> config_pb2.Object:
+    stored = msgspec.json.decode(entry.value, type=StoredObject)
+    created = Timestamp()
+    created.FromDatetime(stored.created_at)
+    return config_pb2.Object(
+        ref=ref_of(key),
+        json=json.dumps(stored.object).encode(),
+        revision=entry.mod_revision,
+        generation=stored.generation,
+        created_at=created,
+    )

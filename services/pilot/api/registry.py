@@ -1,0 +1,156 @@
+"""windward.registry.v1.RegistryService: agents register the workloads they run beside, each on a lease of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import grpc
+import msgspec
+from google.protobuf.duration_pb2 import Duration
+
+from services.pilot.api.access import Access
+from windward import registration
+from windward.api.registry.v1 import registry_pb2, registry_pb2_grpc
+from windward.config.hosts import is_dns_label
+from windward.config.stored import decode_stored
+from windward.config.workload_group import WorkloadGroup
+from windward.registration import RegisteredWorkload
+from windward.rpc.errors import RefusedError, denied, invalid, not_found
+from windward.store.errors import Conflict, LeaseLost
+from windward.store.keys import ENDPOINTS, config_key, endpoint_key
+from windward.store.protocol import Store, Transaction, Unchanged, Write
+from windward.telemetry.logging import get_logger
+
+log = get_logger()
+ATTEMPTS = 5
+MOST_LABELS = 64
+
+
+class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
+    def __init__(self, store: Store, access: Access, ttl_s: float) -> None:
+        self._store = store
+        self._access = access
+        self._ttl_s = ttl_s
+
+    async def Register(  # noqa: N802  the wire's name
+        self, request: registry_pb2.RegisterRequest, context: grpc.aio.ServicerContext
+    ) -> registry_pb2.RegisterResponse:
+        caller = self._access.caller(context)
+        workload = await self._record(request.workload)
+        if caller.workload != (workload.namespace, workload.service_account):
+            raise denied(
+                f"{caller} may not register {workload.namespace}/{workload.name}, which runs as "
+                f"{workload.service_account}"
+            )
+        for _ in range(ATTEMPTS):
+            try:
+                lease, revision = await self._claim(workload, request.lease_id)
+            except (Conflict, LeaseLost):
+                continue
+            ttl = Duration()
+            ttl.FromMilliseconds(int(self._ttl_s * 1000))
+            return registry_pb2.RegisterResponse(lease_id=lease, ttl=ttl, revision=revision)
+        raise RefusedError(grpc.StatusCode.ABORTED, "the registration is being changed by somebody else")
+
+    async def _claim(self, workload: RegisteredWorkload, lease: int) -> tuple[int, int]:
+        """Renew what stands there under this lease, or write it (again) under one that lives."""
+        key = endpoint_key(workload.namespace, workload.name)
+        value = registration.encode(workload)
+        alive = 0
+        if lease:
+            try:
+                await self._store.keep_alive(lease)
+                alive = lease
+            except LeaseLost:
+                log.info("registry.reclaimed", workload=f"{workload.namespace}/{workload.name}")
+        entry = await self._store.get(key)
+        if alive and entry is not None and entry.value == value and entry.lease == alive:
+            return alive, entry.mod_revision
+        if not alive:
+            alive = (await self._store.grant(self._ttl_s)).id
+        condition = Unchanged(key, entry.mod_revision if entry else 0)
+        revision = await self._store.commit(Transaction((Write(key, value, alive),), (condition,)))
+        return alive, revision
+
+    async def _record(self, given: registry_pb2.Workload) -> RegisteredWorkload:
+        """The workload with its group's template applied. Refuses what is not registrable."""
+        for field, text in (("namespace", given.namespace), ("name", given.name)):
+            if not is_dns_label(text):
+                raise invalid(f"workload.{field}: must be a DNS label, is {text[:80]!r}")
+        try:
+            ipaddress.ip_address(given.address)
+        except ValueError as error:
+            raise invalid(f"workload.address: {given.address[:80]!r} is not an IP address") from error
+        if len(given.labels) > MOST_LABELS or len(given.ports) > MOST_LABELS:
+            raise invalid(f"workload: more than {MOST_LABELS} labels or ports")
+        group = await self._group(given.namespace, given.workload_group)
+        template = group.template
+        assert template is not None, "validation requires a template"
+        labels = {**template.labels, **(group.metadata.labels if group.metadata else {}), **given.labels}
+        return RegisteredWorkload(
+            namespace=given.namespace,
+            name=given.name,
+            address=given.address,
+            workload_group=given.workload_group,
+            service_account=template.service_account or "default",
+            labels=labels,
+            ports={**template.ports, **given.ports},
+            locality=given.locality or template.locality,
+            network=given.network,
+            weight=given.weight or template.weight or 1,
+            unhealthy=given.unhealthy,
+        )
+
+    async def _group(self, namespace: str, name: str) -> WorkloadGroup:
+        if not is_dns_label(name):
+            raise invalid("workload.workload_group: must name a WorkloadGroup")
+        entry = await self._store.get(config_key("networking.istio.io", "WorkloadGroup", namespace, name))
+        made = decode_stored(entry)[0] if entry else None
+        if made is None:
+            raise not_found(f"there is no WorkloadGroup {namespace}/{name}: apply one first")
+        spec: WorkloadGroup = made.spec
+        return spec
+
+    async def Deregister(  # noqa: N802  the wire's name
+        self, request: registry_pb2.DeregisterRequest, context: grpc.aio.ServicerContext
+    ) -> registry_pb2.DeregisterResponse:
+        caller = self._access.caller(context)
+        key = endpoint_key(request.namespace, request.name)
+        entry = await self._store.get(key)
+        if entry is None or (request.lease_id and entry.lease != request.lease_id):
+            return registry_pb2.DeregisterResponse()
+        workload = registration.decode(entry.value)
+        if caller.workload != (workload.namespace, workload.service_account):
+            raise denied(f"{caller} may not deregister {workload.namespace}/{workload.name}")
+        gone = msgspec.structs.replace(workload, deregistered=True)
+        write = Write(key, registration.encode(gone), entry.lease)
+        await self._store.commit(Transaction((write,), (Unchanged(key, entry.mod_revision),)))
+        await self._store.revoke(entry.lease)
+        return registry_pb2.DeregisterResponse()
+
+    async def ListWorkloads(  # noqa: N802  the wire's name
+        self, request: registry_pb2.ListWorkloadsRequest, context: grpc.aio.ServicerContext
+    ) -> registry_pb2.ListWorkloadsResponse:
+        self._access.reader(context)
+        listing = await self._store.list(ENDPOINTS + (f"{request.namespace}/" if request.namespace else ""))
+        found = [registration.decode(entry.value) for entry in listing.entries]
+        return registry_pb2.ListWorkloadsResponse(
+            workloads=[
+                registry_pb2.Workload(
+                    namespace=item.namespace,
+                    name=item.name,
+                    address=item.address,
+                    workload_group=item.workload_group,
+                    labels=item.labels,
+                    locality=item.locality,
+                    network=item.network,
+                    weight=item.weight,
+                    unhealthy=item.unhealthy,
+                    ports=item.ports,
+                    service_account=item.service_account,
+                )
+                for item in found
+            ]
+        )
+
+

@@ -1,0 +1,21 @@
+"""Pilot's metrics; Istio's names where Istio has one."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from windward.telemetry.metrics import new_registry
+
+REGISTRY = new_registry()
+
+CONNECTED = Gauge("pilot_xds", "Proxies connected by xDS", registry=REGISTRY)
+PUSHES = Counter("pilot_xds_pushes", "xDS responses sent", registry=REGISTRY)
+REJECTS = Counter("pilot_total_xds_rejects", "xDS responses that proxies refused", registry=REGISTRY)
+SERVICES = Gauge("pilot_services", "Services known", registry=REGISTRY)
+VIRTUAL_SERVICES = Gauge("pilot_virt_services", "VirtualServices known", registry=REGISTRY)
+PUBLISH_TIME = Histogram(
+    "pilot_snapshot_publish_seconds",
+    "From the first change of a batch to its snapshot in force",
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+    registry=REGISTRY,
+)

@@ -1,0 +1,46 @@
+"""The proxies that are connected to this Pilot, and what each has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.pilot.model.proxy import Proxy
+from windward.xds.stream import DeltaStream, SotwStream
+
+
+@dataclass(slots=True)
+class Connected:
+    proxy: Proxy
+    stream: DeltaStream | SotwStream
+    since: datetime
+
+
+class ConnectedProxies:
+    def __init__(self) -> None:
+        self._streams: dict[int, Connected] = {}
+        self._next = 0
+
+    def add(self, connected: Connected) -> int:
+        self._next += 1
+        self._streams[self._next] = connected
+        return self._next
+
+    def remove(self, number: int) -> None:
+        self._streams.pop(number, None)
+
+    def __iter__(self) -> Iterator[Connected]:
+        return iter(list(self._streams.values()))
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def find(self, text: str) -> list[Connected]:
+        """By node id, or by a part that stands between its ``~`` or is a workload's name."""
+        exact = [item for item in self if item.proxy.id == text]
+        if exact:
+            return exact
+        return [
+            item for item in self if text in {item.proxy.name, f"{item.proxy.name}.{item.proxy.namespace}", item.proxy.address}
+        ]
