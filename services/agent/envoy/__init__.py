@@ -1,0 +1,1 @@
+"""Envoy's life: its bootstrap, its process, its end."""

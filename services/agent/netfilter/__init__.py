@@ -1,0 +1,1 @@
+"""Interception: sending a workload's traffic through its Envoy."""

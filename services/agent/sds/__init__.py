@@ -1,0 +1,1 @@
+"""Secrets for Envoy over the agent's unix socket."""

@@ -1,0 +1,1 @@
+"""What the agent tells probes and scrapers."""

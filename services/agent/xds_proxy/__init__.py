@@ -1,0 +1,1 @@
+"""Envoy's xDS, passed on to Pilot."""
