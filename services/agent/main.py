@@ -135,7 +135,7 @@ class _Agent:
         labels = dict(settings.labels)
         if settings.workload_group:
             registry = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
-            self._registration = Registration(settings, registry)
+            self._registration = Registration(settings, registry, self._admin.serves_application)
             tasks.append(group.create_task(self._registration.run()))
         config.write_text(bootstrap_text(settings, labels))
         config.chmod(0o644)

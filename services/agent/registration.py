@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import grpc
@@ -16,15 +17,20 @@ from windward.telemetry.logging import get_logger
 log = get_logger()
 CALL_TIMEOUT_S = 3.0
 RETRY_S = 0.5
+INBOUND_WAIT_S = 5.0
+"""A workload that no service selects gets no inbound configuration: it is registered all the same."""
 MOVE_ON = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
 class Registration:
     """``run`` registers and renews; ``registered`` is set after the first success; ``end`` takes the workload out."""
 
-    def __init__(self, settings: Settings, channels: ChannelSource) -> None:
+    def __init__(self, settings: Settings, channels: ChannelSource, serves: Callable[[], Awaitable[bool]]) -> None:
         self._settings = settings
         self._channels = channels
+        self._serves = serves
+        self._healthy = False
+        self._since = 0.0
         self._lease = 0
         self.registered = asyncio.Event()
         self.problem = "not registered yet"
@@ -43,10 +49,22 @@ class Registration:
             if not self.registered.is_set():
                 log.info("workload.registered", lease=answer.lease_id, pilot=self._channels.address)
             self._lease = answer.lease_id
+            third_s = answer.ttl.ToTimedelta().total_seconds() / 3
+            if not self._healthy:
+                await self._until_serving(third_s)
+                continue
             self.problem = ""
             self.registered.set()
-            third = answer.ttl.ToTimedelta().total_seconds() / 3
-            await asyncio.sleep(third * random.uniform(0.8, 1.0))  # noqa: S311  jitter, not a secret
+            await asyncio.sleep(third_s * random.uniform(0.8, 1.0))  # noqa: S311  jitter, not a secret
+
+    async def _until_serving(self, longest_s: float) -> None:
+        """Registered, but unhealthy, until Envoy has what Pilot made of the registration: nobody is sent here before."""
+        loop = asyncio.get_running_loop()
+        self._since = self._since or loop.time()
+        deadline = loop.time() + longest_s
+        while loop.time() < deadline and not self._healthy:
+            self._healthy = await self._serves() or loop.time() - self._since > INBOUND_WAIT_S
+            await asyncio.sleep(0.05)
 
     async def end(self) -> None:
         """Take the workload out of every proxy's endpoints, before it stops answering."""
@@ -69,6 +87,7 @@ class Registration:
             address=settings.address,
             workload_group=settings.workload_group,
             labels=settings.labels,
+            unhealthy=not self._healthy,
         )
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:

@@ -26,7 +26,7 @@ class Admin:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(self._host, self._port, limit=LIMIT_BYTES)
             try:
-                head = f"{method} {path} HTTP/1.0\r\nHost: {self._host}\r\nContent-Length: 0\r\n\r\n"
+                head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                 writer.write(head.encode())
                 await writer.drain()
                 answer = await reader.read(-1)
@@ -34,6 +34,8 @@ class Admin:
                 writer.close()
         head_bytes, _, body = answer.partition(b"\r\n\r\n")
         words = head_bytes.split(b" ", 2)
+        if b"transfer-encoding: chunked" in head_bytes.lower():
+            body = _dechunk(body)
         return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body
 
     async def not_ready(self) -> str:
@@ -52,7 +54,29 @@ class Admin:
                 return f"Envoy has {'rejected' if rejected else 'not received'} its {what}"
         return "" if found.get("server.state") == "0" else "Envoy is not LIVE"
 
+    async def serves_application(self) -> bool:
+        """Whether Envoy can serve, and has the clusters and listeners that lead to its application."""
+        if await self.not_ready():
+            return False
+        try:
+            _, stats = await self.get("/stats?filter=^cluster.inbound|^listener_manager.total_listeners_warming")
+        except (OSError, TimeoutError):
+            return False
+        return b"cluster.inbound" in stats and b"total_listeners_warming: 0" in stats
+
     async def active_connections(self) -> int:
         """Connections of its listeners, the admin's own left out."""
         _, stats = await self.get("/stats?usedonly&filter=^listener.*downstream_cx_active$")
         return sum(int(number) for number in _ACTIVE.findall(stats.decode()))
+
+
+def _dechunk(body: bytes) -> bytes:
+    """A chunked body (RFC 9112, 7.1) in one piece."""
+    parts, rest = [], body
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size.split(b";")[0] or b"0", 16)
+        if not length:
+            return b"".join(parts)
+        parts.append(rest[:length])
+        rest = rest[length + 2 :]

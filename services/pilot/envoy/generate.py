@@ -63,11 +63,20 @@ class Generator:
             for route in item.spec.http
             for match in route.match
         )
-        return (self.proxy.namespace, self.proxy.labels if uses_labels else ())
+        return (self.proxy.namespace, tuple(sorted(self.labels.items())) if uses_labels else ())
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The proxy's own, over those it was registered with."""
+        for endpoints in self.snapshot.endpoints.values():
+            for endpoint in endpoints:
+                if endpoint.address == self.proxy.address and endpoint.namespace == self.proxy.namespace:
+                    return {**endpoint.labels, **dict(self.proxy.labels)}
+        return dict(self.proxy.labels)
 
     @property
     def viewer(self) -> Viewer:
-        return Viewer(self.proxy.namespace, dict(self.proxy.labels))
+        return Viewer(self.proxy.namespace, self.labels)
 
     def visible(self) -> list[Service]:
         found = (s for s in self.snapshot.services.values() if s.visible_in(self.proxy.namespace))
@@ -262,7 +271,7 @@ class Generator:
         )
         if rule is None:
             return straight, (service.origin,)
-        labels = dict(self.proxy.labels)
+        labels = self.labels
         context = RouteContext(rule.key.namespace, port.number, MESH, self.proxy.namespace, labels, self.port_of)
         for index, tcp in enumerate(rule.spec.tcp):
             if tcp.match and not any(
@@ -345,7 +354,7 @@ class Generator:
 
     def _own_ports(self) -> tuple[dict[int, tuple[int, InboundPort]], selection.PeerModes, tuple[Origin, ...]]:
         """Workload port -> (service port, what is behind it), from the services whose endpoint this proxy is."""
-        labels = dict(self.proxy.labels)
+        labels = self.labels
         modes = selection.peer_modes(self.snapshot.peer_authentications, self.proxy.namespace, labels)
         found: dict[int, tuple[int, InboundPort]] = {}
         origins = [origin_of(item) for item in self.snapshot.peer_authentications]
