@@ -1,0 +1,1 @@
+"""Attributes: typed facts about one request, and where they come from."""
