@@ -129,7 +129,10 @@ def generate_envoy_stubs() -> int:
     for name in ENVOY_MODULES:
         add(importlib.import_module(name).DESCRIPTOR)
     run = subprocess.run(
-        [tool("protoc-gen-mypy")], input=request.SerializeToString(), capture_output=True, check=True
+        [tool("protoc-gen-mypy")],
+        input=request.SerializeToString(),
+        capture_output=True,
+        check=True,
     )
     response = plugin_pb2.CodeGeneratorResponse.FromString(run.stdout)
     shutil.rmtree(STUBS, ignore_errors=True)

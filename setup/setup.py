@@ -27,7 +27,10 @@ SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 # program -> (Debian package, what works without it)
 SYSTEM = {
-    "etcd": ("etcd-server", "a development etcd from the lock is used, which is not safe against crashes"),
+    "etcd": (
+        "etcd-server",
+        "a development etcd from the lock is used, which is not safe against crashes",
+    ),
     "iptables-restore": ("iptables", "the mesh runs in loopback mode, without interception"),
     "ip": ("iproute2", "the mesh runs in loopback mode, without network namespaces"),
 }
@@ -35,7 +38,9 @@ SYSTEM = {
 
 def main() -> None:
     if sys.version_info < (3, 11):
-        fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11")
+        fail(
+            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11"
+        )
     install_system_packages()
     wanted = digest()
     if STAMP.exists() and STAMP.read_text() == wanted and (ROOT / "windward" / "api").is_dir():
@@ -70,7 +75,10 @@ def make_venv() -> None:
     made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
     if made.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        fail("could not make .venv: install python3-venv (apt-get install python3-venv)\n" + made.stdout)
+        fail(
+            "could not make .venv: install python3-venv (apt-get install python3-venv)\n"
+            + made.stdout
+        )
 
 
 def install_packages() -> None:
@@ -80,7 +88,18 @@ def install_packages() -> None:
     target = ["--python", python] if uv else []
     run([*installer, "install", "--quiet", *target, "--require-hashes", "-r", str(LOCK)])
     # Hashes cannot be asked of the project's own folder: it goes in alone, and everything it needs is there.
-    run([*installer, "install", "--quiet", *target, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    run(
+        [
+            *installer,
+            "install",
+            "--quiet",
+            *target,
+            "--no-deps",
+            "--no-build-isolation",
+            "-e",
+            str(ROOT),
+        ]
+    )
 
 
 def generate() -> None:
@@ -121,7 +140,12 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> None:
     """Run quietly; on failure show everything it said and stop."""
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=ROOT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd=ROOT,
         )
         if done.returncode:
             output.seek(0)

@@ -89,16 +89,16 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _run(
-    service: str, settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]
-) -> int:
+async def _run(service: str, settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) -> int:
     from windward.telemetry import logging, tracing
 
     level = getattr(settings, "log_level", "info")
     if level not in logging.LEVELS:
         raise SettingsError(f"--log-level {level}: one of {', '.join(logging.LEVELS)}")
     logging.configure(service, level)
-    endpoint = getattr(settings, "otlp_endpoint", "") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    endpoint = getattr(settings, "otlp_endpoint", "") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", ""
+    )
     flush_traces = tracing.configure(f"windward-{service}", endpoint)
     lifecycle = Lifecycle(getattr(settings, "ports_file", ""))
     loop = asyncio.get_running_loop()

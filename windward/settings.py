@@ -34,7 +34,9 @@ class Seconds(float):
         try:
             return cls(float(text))
         except ValueError:
-            raise ValueError(f"{text!r} is not a duration: write it as 250ms, 5s, 1m30s or 24h") from None
+            raise ValueError(
+                f"{text!r} is not a duration: write it as 250ms, 5s, 1m30s or 24h"
+            ) from None
 
 
 class SettingsError(Exception):
@@ -72,7 +74,9 @@ def load(
             values[name], sources[name] = flag, "--" + name.replace("_", "-")
     settings = _build(settings_type, fields, values, sources)
     if flags.print_config:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(settings), indent=2).decode() + "\n")
+        sys.stdout.write(
+            msgspec.json.format(msgspec.json.encode(settings), indent=2).decode() + "\n"
+        )
         raise SystemExit(0)
     return settings
 
@@ -91,8 +95,13 @@ def _fields(settings_type: type[msgspec.Struct]) -> dict[str, _Field]:
         hint, description = hints[info.name], ""
         if get_origin(hint) is Annotated:
             hint, *notes = get_args(hint)
-            description = next((note.description for note in notes if isinstance(note, msgspec.Meta)), "") or ""
-        default = info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
+            description = (
+                next((note.description for note in notes if isinstance(note, msgspec.Meta)), "")
+                or ""
+            )
+        default = (
+            info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
+        )
         found[info.name] = _Field(hint, description, default is msgspec.NODEFAULT, default)
     return found
 
@@ -113,7 +122,9 @@ def _parser(
     )
     parser.add_argument("--version", action="version", version=f"{program} {version}")
     parser.add_argument("--settings", metavar="FILE", help="settings file: TOML, YAML or JSON")
-    parser.add_argument("--print-config", action="store_true", help="print the settings in force and exit")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings in force and exit"
+    )
     for name, field in fields.items():
         default = "required" if field.required else f"default: {_show(field.default)}"
         text = f"{field.description} ({default})".replace("%", "%%")

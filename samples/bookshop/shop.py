@@ -67,7 +67,9 @@ class Downstream:
         """Status and answer of another service; (0, None) when it cannot be reached at all."""
         if self.session is None:
             self.session = ClientSession(timeout=ClientTimeout(total=10), trust_env=True)
-        headers = {name: request.headers[name] for name in CARRIED_HEADERS if name in request.headers}
+        headers = {
+            name: request.headers[name] for name in CARRIED_HEADERS if name in request.headers
+        }
         try:
             async with self.session.get(url, headers=headers) as response:
                 if response.status != 200:
@@ -82,7 +84,10 @@ class Downstream:
 
 
 def identity() -> Answer:
-    return {"service": os.environ["BOOKSHOP_SERVICE"], "version": os.environ.get("BOOKSHOP_VERSION", "v1")}
+    return {
+        "service": os.environ["BOOKSHOP_SERVICE"],
+        "version": os.environ.get("BOOKSHOP_VERSION", "v1"),
+    }
 
 
 def run(path: str, answer: Callable[[web.Request, Downstream], Awaitable[Answer]]) -> None:

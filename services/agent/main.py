@@ -84,7 +84,9 @@ async def _first(keeper: CertificateKeeper) -> None:
 class _Agent:
     """The parts, wired."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, keeper: CertificateKeeper, admin: Admin) -> None:
+    def __init__(
+        self, settings: Settings, lifecycle: Lifecycle, keeper: CertificateKeeper, admin: Admin
+    ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._keeper = keeper
@@ -93,17 +95,27 @@ class _Agent:
         self._registration: Registration | None = None
         self._registry = new_registry()
         self._expiry = Gauge(
-            "windward_agent_certificate_expiry_timestamp", "When the certificate expires", registry=self._registry
+            "windward_agent_certificate_expiry_timestamp",
+            "When the certificate expires",
+            registry=self._registry,
         )
-        self._connected = Gauge("windward_agent_pilot_connected", "1 while connected to a Pilot", registry=self._registry)
+        self._connected = Gauge(
+            "windward_agent_pilot_connected",
+            "1 while connected to a Pilot",
+            registry=self._registry,
+        )
 
     async def listen_status(self) -> asyncio.Server:
         host, _, port = self._settings.status_address.rpartition(":")
-        routes = status_routes(self._admin, self._registry, self.not_ready, self._lifecycle.stopping.set)
+        routes = status_routes(
+            self._admin, self._registry, self.not_ready, self._lifecycle.stopping.set
+        )
         try:
             http = await serve_http(host, int(port), routes)
         except (OSError, ValueError) as error:
-            raise FatalError(f"--status-address {self._settings.status_address}: {error}") from error
+            raise FatalError(
+                f"--status-address {self._settings.status_address}: {error}"
+            ) from error
         self._lifecycle.listening(status=http.sockets[0].getsockname()[1])
         return http
 
@@ -113,7 +125,11 @@ class _Agent:
         reason = await self._admin.not_ready()
         if reason:
             return reason
-        return self._registration.problem if self._registration and not self._registration.registered.is_set() else ""
+        return (
+            self._registration.problem
+            if self._registration and not self._registration.registered.is_set()
+            else ""
+        )
 
     async def run(self, group: asyncio.TaskGroup, binary: str, stop: asyncio.Task[bool]) -> None:
         settings, source = self._settings, self._keeper.source

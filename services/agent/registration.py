@@ -25,7 +25,9 @@ MOVE_ON = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEE
 class Registration:
     """``run`` registers and renews; ``registered`` is set after the first success; ``end`` takes the workload out."""
 
-    def __init__(self, settings: Settings, channels: ChannelSource, serves: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self, settings: Settings, channels: ChannelSource, serves: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._settings = settings
         self._channels = channels
         self._serves = serves
@@ -71,7 +73,9 @@ class Registration:
         if not self._lease:
             return
         request = registry_pb2.DeregisterRequest(
-            namespace=self._settings.namespace, name=self._settings.workload_name, lease_id=self._lease
+            namespace=self._settings.namespace,
+            name=self._settings.workload_name,
+            lease_id=self._lease,
         )
         with suppress(grpc.aio.AioRpcError):
             await self._stub().Deregister(request, timeout=CALL_TIMEOUT_S)

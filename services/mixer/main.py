@@ -73,7 +73,9 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     policy, workloads = Policy(), Workloads()
     state = "waiting for a certificate from Citadel"
     host, _, port = settings.metrics_address.rpartition(":")
-    routes = metrics_routes(metrics.REGISTRY, lambda: state or ("" if policy.ready.is_set() else "reading the store"))
+    routes = metrics_routes(
+        metrics.REGISTRY, lambda: state or ("" if policy.ready.is_set() else "reading the store")
+    )
     try:
         http = await serve_http(host, int(port), routes)
     except (OSError, ValueError) as error:
@@ -106,9 +108,13 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(
             CheckService(lambda: policy.current, workloads), server
         )
-        als_pb2_grpc.add_AccessLogServiceServicer_to_server(ReportService(workloads, settings.trust_domain), server)
+        als_pb2_grpc.add_AccessLogServiceServicer_to_server(
+            ReportService(workloads, settings.trust_domain), server
+        )
         health = servers.add_standard_services(server, SERVICES)
-        grpc_port = servers.listen_mtls(server, settings.grpc_address, keeper.source, setting="--grpc-address")
+        grpc_port = servers.listen_mtls(
+            server, settings.grpc_address, keeper.source, setting="--grpc-address"
+        )
         await server.start()
         await servers.set_serving(health, SERVICES)
         lifecycle.listening(grpc=grpc_port, metrics=http.sockets[0].getsockname()[1])

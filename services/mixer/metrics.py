@@ -40,13 +40,31 @@ DURATION = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-REQUEST_BYTES = Histogram("istio_request_bytes", "Size of requests", HTTP_LABELS, buckets=SIZES, registry=REGISTRY)
-RESPONSE_BYTES = Histogram("istio_response_bytes", "Size of responses", HTTP_LABELS, buckets=SIZES, registry=REGISTRY)
-TCP_SENT = Counter("istio_tcp_sent_bytes_total", "Bytes sent to callers", TCP_LABELS, registry=REGISTRY)
-TCP_RECEIVED = Counter("istio_tcp_received_bytes_total", "Bytes received from callers", TCP_LABELS, registry=REGISTRY)
-TCP_OPENED = Counter("istio_tcp_connections_opened_total", "Connections opened", TCP_LABELS, registry=REGISTRY)
-TCP_CLOSED = Counter("istio_tcp_connections_closed_total", "Connections closed", TCP_LABELS, registry=REGISTRY)
+REQUEST_BYTES = Histogram(
+    "istio_request_bytes", "Size of requests", HTTP_LABELS, buckets=SIZES, registry=REGISTRY
+)
+RESPONSE_BYTES = Histogram(
+    "istio_response_bytes", "Size of responses", HTTP_LABELS, buckets=SIZES, registry=REGISTRY
+)
+TCP_SENT = Counter(
+    "istio_tcp_sent_bytes_total", "Bytes sent to callers", TCP_LABELS, registry=REGISTRY
+)
+TCP_RECEIVED = Counter(
+    "istio_tcp_received_bytes_total", "Bytes received from callers", TCP_LABELS, registry=REGISTRY
+)
+TCP_OPENED = Counter(
+    "istio_tcp_connections_opened_total", "Connections opened", TCP_LABELS, registry=REGISTRY
+)
+TCP_CLOSED = Counter(
+    "istio_tcp_connections_closed_total", "Connections closed", TCP_LABELS, registry=REGISTRY
+)
 
 CHECKS = Counter("mixer_checks_total", "Checks answered", ["verdict"], registry=REGISTRY)
-CHECK_ERRORS = Counter("mixer_check_errors_total", "Checks that could not be answered", registry=REGISTRY)
-RULE_PROBLEMS = Counter("mixer_config_rule_config_errors_total", "Rules left out because they are broken", registry=REGISTRY)
+CHECK_ERRORS = Counter(
+    "mixer_check_errors_total", "Checks that could not be answered", registry=REGISTRY
+)
+RULE_PROBLEMS = Counter(
+    "mixer_config_rule_config_errors_total",
+    "Rules left out because they are broken",
+    registry=REGISTRY,
+)

@@ -41,7 +41,9 @@ class Timing:
 
 
 class Index:
-    def __init__(self, store: Store, groups: Groups, ttl_s: float, timing: Timing | None = None) -> None:
+    def __init__(
+        self, store: Store, groups: Groups, ttl_s: float, timing: Timing | None = None
+    ) -> None:
         self._store = store
         self._groups = groups
         self._timing = timing or Timing()
@@ -70,7 +72,9 @@ class Index:
             for key in batch.removed:
                 self._objects.pop(key, None)
             for key, findings in batch.invalid:
-                log.warning("config.unreadable", object=str(key), findings=[f.message for f in findings])
+                log.warning(
+                    "config.unreadable", object=str(key), findings=[f.message for f in findings]
+                )
             self._config_revision = max(self._config_revision, batch.revision)
             self._sources += first
             self._schedule(0.0 if first else self._timing.quiet_s)
@@ -84,7 +88,9 @@ class Index:
                 self._liveness.outage(loop.time())
             put, vanished = _workloads(batch)
             changed = self._liveness.apply(put, vanished, loop.time())
-            urgent = first or bool(vanished) or any(item.deregistered or item.unhealthy for item in put)
+            urgent = (
+                first or bool(vanished) or any(item.deregistered or item.unhealthy for item in put)
+            )
             self._sources += first
             if changed or first:
                 self._schedule(0.0 if urgent else self._timing.endpoint_s)
@@ -99,7 +105,9 @@ class Index:
         latest = self._first_s + self._timing.longest_s
         asked = now + delay_s
         sooner = delay_s <= self._timing.endpoint_s and self._due_s is not None
-        self._due_s = min(asked, self._due_s, latest) if sooner and self._due_s else min(asked, latest)
+        self._due_s = (
+            min(asked, self._due_s, latest) if sooner and self._due_s else min(asked, latest)
+        )
         self._wake.set()
 
     async def _publish(self) -> None:
@@ -124,7 +132,9 @@ class Index:
     async def _wait(self) -> None:
         """Until something is due: a change's delay, a lease's grace, or news."""
         loop = asyncio.get_running_loop()
-        moments = [moment for moment in (self._due_s, self._liveness.next_tick_s()) if moment is not None]
+        moments = [
+            moment for moment in (self._due_s, self._liveness.next_tick_s()) if moment is not None
+        ]
         if self._sources < 2 or not moments:
             await self._wake.wait()
         else:

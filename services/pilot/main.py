@@ -59,7 +59,9 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         raise FatalError(str(error)) from error
     groups = Groups(
         Options(
-            settings.trust_domain, settings.outbound_traffic_policy == "ALLOW_ANY", settings.mixer_address
+            settings.trust_domain,
+            settings.outbound_traffic_policy == "ALLOW_ANY",
+            settings.mixer_address,
         )
     )
     timing = Timing(settings.endpoint_delay, settings.config_quiet, settings.config_longest)
@@ -71,7 +73,10 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         http = await serve_http(
             host,
             int(port),
-            metrics_routes(metrics.REGISTRY, lambda: state or ("" if index.ready.is_set() else "reading the store")),
+            metrics_routes(
+                metrics.REGISTRY,
+                lambda: state or ("" if index.ready.is_set() else "reading the store"),
+            ),
         )
     except (OSError, ValueError) as error:
         raise FatalError(f"--metrics-address {settings.metrics_address}: {error}") from error
@@ -120,15 +125,23 @@ async def _listen(  # noqa: ANN202  grpc's and the health servicer's types
     server.add_generic_rpc_handlers((discovery.handlers(),))
     access = Access(settings.trust_domain)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(
-        ConfigService(store, access, connected, settings.mtls_address), server  # type: ignore[arg-type]
+        ConfigService(store, access, connected, settings.mtls_address),
+        server,  # type: ignore[arg-type]
     )
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(
-        RegistryService(store, access, settings.endpoint_ttl), server  # type: ignore[arg-type]
+        RegistryService(store, access, settings.endpoint_ttl),
+        server,  # type: ignore[arg-type]
     )
     health = servers.add_standard_services(server, SERVICES)
-    ports = {"mtls": servers.listen_mtls(server, settings.mtls_address, keeper.source, setting="--mtls-address")}
+    ports = {
+        "mtls": servers.listen_mtls(
+            server, settings.mtls_address, keeper.source, setting="--mtls-address"
+        )
+    }
     if settings.tls_address:
-        ports["tls"] = servers.listen_tls(server, settings.tls_address, keeper.source, setting="--tls-address")
+        ports["tls"] = servers.listen_tls(
+            server, settings.tls_address, keeper.source, setting="--tls-address"
+        )
     if settings.plaintext_address:
         ports["plaintext"] = servers.listen_plaintext(
             server, settings.plaintext_address, setting="--plaintext-address"

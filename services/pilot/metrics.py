@@ -10,7 +10,9 @@ REGISTRY = new_registry()
 
 CONNECTED = Gauge("pilot_xds", "Proxies connected by xDS", registry=REGISTRY)
 PUSHES = Counter("pilot_xds_pushes", "xDS responses sent", registry=REGISTRY)
-REJECTS = Counter("pilot_total_xds_rejects", "xDS responses that proxies refused", registry=REGISTRY)
+REJECTS = Counter(
+    "pilot_total_xds_rejects", "xDS responses that proxies refused", registry=REGISTRY
+)
 SERVICES = Gauge("pilot_services", "Services known", registry=REGISTRY)
 VIRTUAL_SERVICES = Gauge("pilot_virt_services", "VirtualServices known", registry=REGISTRY)
 PUBLISH_TIME = Histogram(

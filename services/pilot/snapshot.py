@@ -69,9 +69,13 @@ def build_snapshot(
         services=services,
         endpoints=endpoints,
         virtual_services=_same(tuple(by_kind.get("VirtualService", ())), before.virtual_services),
-        destination_rules=_same(tuple(by_kind.get("DestinationRule", ())), before.destination_rules),
+        destination_rules=_same(
+            tuple(by_kind.get("DestinationRule", ())), before.destination_rules
+        ),
         gateways=_same(tuple(by_kind.get("Gateway", ())), before.gateways),
-        peer_authentications=_same(tuple(by_kind.get("PeerAuthentication", ())), before.peer_authentications),
+        peer_authentications=_same(
+            tuple(by_kind.get("PeerAuthentication", ())), before.peer_authentications
+        ),
         checks_open=open_,
         checks_closed=closed,
     )
@@ -97,7 +101,9 @@ def _registry(
                 continue
             services[service.host] = _same(service, before.services.get(service.host))
             found = (
-                listed_endpoints(item) if service.selector is None else selected_endpoints(service, candidates)
+                listed_endpoints(item)
+                if service.selector is None
+                else selected_endpoints(service, candidates)
             )
             endpoints[service.host] = _same(found, before.endpoints.get(service.host))
     return _same(services, before.services), _same(endpoints, before.endpoints)

@@ -18,7 +18,10 @@ from windward.local.parts import Options
 
 @asynccontextmanager
 async def running(
-    directory: Path, topology: Path = BOOKSHOP, mode: Mode | None = None, options: Options | None = None
+    directory: Path,
+    topology: Path = BOOKSHOP,
+    mode: Mode | None = None,
+    options: Options | None = None,
 ) -> AsyncIterator[Shop]:
     mesh = Mesh(directory, topology, mode=mode, options=options, gateway_port=0)
     await mesh.up()

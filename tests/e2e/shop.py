@@ -44,7 +44,9 @@ class Load:
 
     @property
     def failed(self) -> int:
-        return sum(self.errors.values()) + sum(n for status, n in self.statuses.items() if status != 200)
+        return sum(self.errors.values()) + sum(
+            n for status, n in self.statuses.items() if status != 200
+        )
 
 
 class Shop:
@@ -102,7 +104,9 @@ class Shop:
         """One request through the gateway."""
         assert self._session is not None, "use `async with shop:`"
         began = monotonic()
-        async with self._session.get(self.mesh.gateway_url + path, headers=headers or {}) as response:
+        async with self._session.get(
+            self.mesh.gateway_url + path, headers=headers or {}
+        ) as response:
             return Answer(response.status, await response.read(), monotonic() - began)
 
     async def get_many(
@@ -154,7 +158,11 @@ class Shop:
     async def metric(self, part: str, name: str, **labels: str) -> float:
         """Sum of a metric's series that carry these labels, at Mixer's, Pilot's or Citadel's /metrics."""
         ports = self.mesh.specs.ports
-        port = {"mixer": ports.mixer_metrics, "pilot": ports.pilot_metrics, "citadel": ports.citadel_metrics}[part]
+        port = {
+            "mixer": ports.mixer_metrics,
+            "pilot": ports.pilot_metrics,
+            "citadel": ports.citadel_metrics,
+        }[part]
         _, body = await http_get("127.0.0.1", port, "/metrics", timeout_s=5)
         total = 0.0
         for line in body.decode().splitlines():

@@ -107,7 +107,10 @@ async def test_requests_total_counts_exactly_the_requests(shop: Shop):
 
     async def settled() -> bool:
         nonlocal before
-        last, before = before, (await counted(response_code="200"), await counted(response_code="403"))
+        last, before = (
+            before,
+            (await counted(response_code="200"), await counted(response_code="403")),
+        )
         return before == last
 
     before = (-1.0, -1.0)
@@ -125,9 +128,10 @@ async def test_requests_total_counts_exactly_the_requests(shop: Shop):
         assert refused == 1, "the rule was in force before this test"
 
     async def complete() -> bool:
-        return await counted(response_code="200") >= before[0] + 137 and await counted(
-            response_code="403"
-        ) >= before[1] + 1
+        return (
+            await counted(response_code="200") >= before[0] + 137
+            and await counted(response_code="403") >= before[1] + 1
+        )
 
     await until(complete, "every request to be counted")
     assert await counted(response_code="200") == before[0] + 137

@@ -30,7 +30,9 @@ def read(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             except OSError as error:
                 raise UserError(f"{file}: {error.strerror}") from error
             except UnicodeDecodeError as error:
-                raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+                raise UserError(
+                    f"{file}: not UTF-8 text ({error.reason} at byte {error.start})"
+                ) from error
 
 
 def _inside(folder: Path) -> list[Path]:

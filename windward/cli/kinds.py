@@ -22,9 +22,15 @@ SHORT_NAMES: Final = {
 def resolve(word: str) -> Kind:
     """Raises UserError naming near kinds."""
     wanted = SHORT_NAMES.get(word.lower(), word.lower())
-    by_name = {name: kind for kind in KINDS.values() for name in (kind.kind.lower(), kind.plural.lower())}
+    by_name = {
+        name: kind for kind in KINDS.values() for name in (kind.kind.lower(), kind.plural.lower())
+    }
     if wanted in by_name:
         return by_name[wanted]
     near = get_close_matches(wanted, by_name, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"kinds are: {', '.join(sorted(k.kind for k in KINDS.values()))}"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"kinds are: {', '.join(sorted(k.kind for k in KINDS.values()))}"
+    )
     raise UserError(f"there is no kind {word!r}; {hint}")

@@ -22,9 +22,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-proxy = typer.Typer(help="What the Envoys of the mesh have.", no_args_is_help=True, rich_markup_mode=None)
-mesh = typer.Typer(help="A whole mesh on this machine.", no_args_is_help=True, rich_markup_mode=None)
-token = typer.Typer(help="Join tokens for new workloads.", no_args_is_help=True, rich_markup_mode=None)
+proxy = typer.Typer(
+    help="What the Envoys of the mesh have.", no_args_is_help=True, rich_markup_mode=None
+)
+mesh = typer.Typer(
+    help="A whole mesh on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
+token = typer.Typer(
+    help="Join tokens for new workloads.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(proxy, name="proxy")
 app.add_typer(mesh, name="mesh")
 app.add_typer(token, name="token")
@@ -49,14 +55,22 @@ ContextOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[
-    Optional[str], typer.Option("--namespace", "-n", help="Namespace; for apply: of objects that name none.")
+    Optional[str],
+    typer.Option("--namespace", "-n", help="Namespace; for apply: of objects that name none."),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print.")]
 FilesOption = Annotated[
-    list[str], typer.Option("--filename", "-f", help="YAML file or folder, or - for standard input. Repeatable.")
+    list[str],
+    typer.Option(
+        "--filename", "-f", help="YAML file or folder, or - for standard input. Repeatable."
+    ),
 ]
-KindArgument = Annotated[str, typer.Argument(help="Kind, plural or short name, e.g. virtualservice or vs; or all.")]
-OptionalName = Annotated[Optional[str], typer.Argument(help="Name; without it every object of the kind.")]
+KindArgument = Annotated[
+    str, typer.Argument(help="Kind, plural or short name, e.g. virtualservice or vs; or all.")
+]
+OptionalName = Annotated[
+    Optional[str], typer.Argument(help="Name; without it every object of the kind.")
+]
 DirectoryOption = Annotated[Path, typer.Option("--directory", help="The mesh's own folder.")]
 
 DEFAULT_DIRECTORY = Path(".windward/mesh")
@@ -144,10 +158,14 @@ def proxy_status(output: OutputOption = Output.TABLE, context: ContextOption = N
 
 @proxy.command("config")
 def proxy_config(
-    name: Annotated[str, typer.Argument(help="Proxy: its node id, or a part of it that names it alone.")],
+    name: Annotated[
+        str, typer.Argument(help="Proxy: its node id, or a part of it that names it alone.")
+    ],
     kind: Annotated[
         Optional[str],
-        typer.Argument(help="clusters, endpoints, listeners, routes, extensions or secrets; default all."),
+        typer.Argument(
+            help="clusters, endpoints, listeners, routes, extensions or secrets; default all."
+        ),
     ] = None,
     output: OutputOption = Output.TABLE,
     context: ContextOption = None,
@@ -171,12 +189,16 @@ def mesh_up(
     """Run a mesh of real parts with a sample application, until Ctrl-C."""
     from windward.cli import meshes
 
-    meshes.up(directory, topology, mode.value if mode else None, prove=prove, gateway_port=gateway_port)
+    meshes.up(
+        directory, topology, mode.value if mode else None, prove=prove, gateway_port=gateway_port
+    )
 
 
 @mesh.command("prove")
 def mesh_prove(
-    output: Annotated[Path, typer.Option(help="Where the proof goes, as JSON.")] = Path("build/prove.json"),
+    output: Annotated[Path, typer.Option(help="Where the proof goes, as JSON.")] = Path(
+        "build/prove.json"
+    ),
     directory: DirectoryOption = DEFAULT_DIRECTORY,
     topology: Annotated[Path, typer.Option(help="What to run.")] = DEFAULT_TOPOLOGY,
     mode: Annotated[
@@ -208,7 +230,9 @@ def mesh_status(output: OutputOption = Output.TABLE, context: ContextOption = No
 @token.command("create")
 def token_create(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="The workload's namespace.")],
-    service_account: Annotated[str, typer.Option("--service-account", "-s", help="Its service account.")],
+    service_account: Annotated[
+        str, typer.Option("--service-account", "-s", help="Its service account.")
+    ],
     ttl: Annotated[str, typer.Option(help="How long the token may be used, e.g. 10m.")] = "10m",
     uses: Annotated[int, typer.Option(min=1, help="How often it may be used.")] = 1,
     context: ContextOption = None,

@@ -17,14 +17,17 @@ from windward.cli.output import print_data, print_table, say
 from windward.client import context as contexts
 from windward.local.addresses import Mode
 from windward.local.mesh import Mesh
-from windward.local.prove import Check, prove as run_proof
+from windward.local.prove import Check
+from windward.local.prove import prove as run_proof
 from windward.local.ready import http_get
 from windward.local.view import View, proof_table, show_mode, show_next
 
 STOP_TIMEOUT_S = 30.0
 
 
-def up(directory: Path, topology: Path, mode: str | None, *, prove: bool, gateway_port: int) -> None:
+def up(
+    directory: Path, topology: Path, mode: str | None, *, prove: bool, gateway_port: int
+) -> None:
     ok = asyncio.run(_up(directory, topology, mode, prove=prove, gateway_port=gateway_port))
     sys.exit(0 if ok else 1)
 
@@ -151,7 +154,9 @@ def status(output: str, context: str | None) -> None:
     found = contexts.load(where)
     rows = asyncio.run(_ask_all(found))
     if output != "table":
-        print_data([dict(zip(("part", "address", "state"), row, strict=True)) for row in rows], output)
+        print_data(
+            [dict(zip(("part", "address", "state"), row, strict=True)) for row in rows], output
+        )
         return
     print_table(("PART", "ADDRESS", "STATE"), rows)
 

@@ -46,17 +46,27 @@ def apply(
             sys.stdout.write(f"{ref_text(applied.ref)} {ACTIONS[applied.action]}\n")
     else:
         applied_data = [
-            {"object": ref_text(applied.ref), "action": ACTIONS[applied.action], "generation": applied.generation}
+            {
+                "object": ref_text(applied.ref),
+                "action": ACTIONS[applied.action],
+                "generation": applied.generation,
+            }
             for applied in response.applied
         ]
-        data = {"applied": applied_data, "revision": response.revision, "findings": [row_data(row) for row in found]}
+        data = {
+            "applied": applied_data,
+            "revision": response.revision,
+            "findings": [row_data(row) for row in found],
+        }
         print_data(data, output)
     if count := errors(found):
         say(f"nothing was applied: {count} error{'s' if count > 1 else ''}")
         sys.exit(1)
 
 
-def get(kind: str, name: str | None, namespace: str | None, output: str, context: str | None) -> None:
+def get(
+    kind: str, name: str | None, namespace: str | None, output: str, context: str | None
+) -> None:
     with pilot(context) as stub:
         if name is not None:
             found = [_get_one(stub, kind, name, namespace)]
@@ -113,7 +123,9 @@ def delete(
 ) -> None:
     with pilot(context) as stub:
         refs = _refs_to_delete(stub, kind, name, names, namespace)
-        response = stub.Delete(config_pb2.DeleteRequest(refs=refs, reason=reason), timeout=DEADLINE_S)
+        response = stub.Delete(
+            config_pb2.DeleteRequest(refs=refs, reason=reason), timeout=DEADLINE_S
+        )
     for applied in response.applied:
         sys.stdout.write(f"{ref_text(applied.ref)} {ACTIONS[applied.action]}\n")
 
@@ -161,16 +173,22 @@ def _get_one(stub: Any, kind: str, name: str, namespace: str | None) -> config_p
     """One object; without a namespace, the only one of that name in any."""
     wanted = kinds.resolve(kind)
     if namespace is not None:
-        ref = config_pb2.ObjectRef(group=wanted.group, kind=wanted.kind, namespace=namespace, name=name)
+        ref = config_pb2.ObjectRef(
+            group=wanted.group, kind=wanted.kind, namespace=namespace, name=name
+        )
         found: config_pb2.Object = stub.Get(config_pb2.GetRequest(ref=ref), timeout=DEADLINE_S)
         return found
     request = config_pb2.ListRequest(group=wanted.group, kind=wanted.kind)
-    matches = [item for item in stub.List(request, timeout=DEADLINE_S).objects if item.ref.name == name]
+    matches = [
+        item for item in stub.List(request, timeout=DEADLINE_S).objects if item.ref.name == name
+    ]
     if not matches:
         raise UserError(f"there is no {wanted.kind} named {name}")
     if len(matches) > 1:
         where = ", ".join(item.ref.namespace for item in matches)
-        raise UserError(f"{wanted.kind} {name} exists in several namespaces ({where}): name one with -n")
+        raise UserError(
+            f"{wanted.kind} {name} exists in several namespaces ({where}): name one with -n"
+        )
     return matches[0]
 
 
@@ -202,7 +220,9 @@ def row_data(row: Row) -> dict[str, Any]:
 
 
 def ref_text(ref: config_pb2.ObjectRef) -> str:
-    plural = KINDS[ref.group, ref.kind].plural if (ref.group, ref.kind) in KINDS else ref.kind.lower()
+    plural = (
+        KINDS[ref.group, ref.kind].plural if (ref.group, ref.kind) in KINDS else ref.kind.lower()
+    )
     return f"{plural}/{ref.namespace}/{ref.name}"
 
 

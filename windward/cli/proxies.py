@@ -12,7 +12,13 @@ from windward.cli.failures import UserError
 from windward.cli.output import print_data, print_table
 from windward.xds import resource as xds
 
-COLUMNS: Final = (("CDS", xds.CLUSTER), ("EDS", xds.ENDPOINT), ("LDS", xds.LISTENER), ("RDS", xds.ROUTE), ("ECDS", xds.EXTENSION))
+COLUMNS: Final = (
+    ("CDS", xds.CLUSTER),
+    ("EDS", xds.ENDPOINT),
+    ("LDS", xds.LISTENER),
+    ("RDS", xds.ROUTE),
+    ("ECDS", xds.EXTENSION),
+)
 TYPES: Final = {
     "clusters": xds.CLUSTER,
     "endpoints": xds.ENDPOINT,
@@ -52,7 +58,12 @@ def status(output: str, context: str | None) -> None:
         print_data([_status_data(proxy) for proxy in proxies], output)
         return
     rows = [
-        (proxy.id.split("~")[2] if proxy.id.count("~") == 3 else proxy.id, proxy.address, *(_state(proxy, url) for _, url in COLUMNS), proxy.identity)
+        (
+            proxy.id.split("~")[2] if proxy.id.count("~") == 3 else proxy.id,
+            proxy.address,
+            *(_state(proxy, url) for _, url in COLUMNS),
+            proxy.identity,
+        )
         for proxy in proxies
     ]
     print_table(("PROXY", "ADDRESS", *(name for name, _ in COLUMNS), "IDENTITY"), rows)
@@ -103,7 +114,10 @@ def config(name: str, kind: str | None, output: str, context: str | None) -> Non
                     item.name,
                     item.version,
                     "acked" if item.acked else "sent",
-                    ", ".join(f"{origin.kind}/{origin.namespace}/{origin.name}" for origin in item.origins) or "-",
+                    ", ".join(
+                        f"{origin.kind}/{origin.namespace}/{origin.name}" for origin in item.origins
+                    )
+                    or "-",
                 )
                 for item in resources
             ],
@@ -120,4 +134,11 @@ def _resource_data(item: config_pb2.GetProxyConfigResponse.Resource) -> dict[str
     message_type = symbol_database.Default().GetSymbol(item.type_url.rpartition("/")[2])
     body = json_format.MessageToDict(message_type.FromString(item.body))
     origins = [f"{origin.kind}/{origin.namespace}/{origin.name}" for origin in item.origins]
-    return {"type": item.type_url, "name": item.name, "version": item.version, "acked": item.acked, "origins": origins, "body": body}
+    return {
+        "type": item.type_url,
+        "name": item.name,
+        "version": item.version,
+        "acked": item.acked,
+        "origins": origins,
+        "body": body,
+    }

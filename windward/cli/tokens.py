@@ -28,4 +28,6 @@ def create(namespace: str, service_account: str, ttl: str, uses: int, context: s
     with citadel(context) as stub:
         response = stub.CreateJoinToken(request, timeout=DEADLINE_S)
     sys.stdout.write(response.token + "\n")
-    say(f"for {identity}, until {response.expires_at.ToJsonString()}, {uses} use{'s' if uses > 1 else ''}")
+    say(
+        f"for {identity}, until {response.expires_at.ToJsonString()}, {uses} use{'s' if uses > 1 else ''}"
+    )

@@ -61,7 +61,9 @@ class Enrolment:
 class CertificateKeeper:
     """Use: ``await keeper.first()``, then ``keeper.source``, with ``keeper.run()`` in a task group."""
 
-    def __init__(self, enrolment: Enrolment, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, enrolment: Enrolment, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._enrolment = enrolment
         self._now = now
         self._source: TlsSource | None = None
@@ -84,7 +86,11 @@ class CertificateKeeper:
             except (grpc.aio.AioRpcError, OSError, CertificateError) as error:
                 if isinstance(error, grpc.aio.AioRpcError) and _is_refusal(error):
                     raise RefusedByCitadel(self._refusal(error)) from error
-                log.warning("certificate.waiting", reason=_reason(error), citadel=self._enrolment.tls_address)
+                log.warning(
+                    "certificate.waiting",
+                    reason=_reason(error),
+                    citadel=self._enrolment.tls_address,
+                )
             else:
                 self._source = TlsSource(material)
                 return self._source
@@ -156,11 +162,15 @@ class CertificateKeeper:
             roots = enrolment.trust_bundle_file.read_bytes()
             metadata = (("authorization", f"Bearer {enrolment.token_file.read_text().strip()}"),)
             channels = ChannelSource(
-                [enrolment.tls_address], server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT], roots_pem=roots
+                [enrolment.tls_address],
+                server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT],
+                roots_pem=roots,
             )
         try:
             stub = ca_pb2_grpc.IstioCertificateServiceStub(channels.channel())
-            answer = await stub.CreateCertificate(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+            answer = await stub.CreateCertificate(
+                request, timeout=CALL_TIMEOUT_S, metadata=metadata
+            )
         finally:
             await channels.close()
         if len(answer.cert_chain) < 2:

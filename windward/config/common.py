@@ -15,10 +15,26 @@ from windward.config.report import Report
 from windward.config.types import Duration, Spec
 
 _HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-_LABEL_KEY: Final = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_KEY: Final = re.compile(
+    r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 PROTOCOLS: Final = frozenset(
-    {"HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "REDIS", "MYSQL", "TCP", "TLS", "UDP", "HTTP_PROXY", "HBONE"}
+    {
+        "HTTP",
+        "HTTPS",
+        "GRPC",
+        "GRPC-WEB",
+        "HTTP2",
+        "MONGO",
+        "REDIS",
+        "MYSQL",
+        "TCP",
+        "TLS",
+        "UDP",
+        "HTTP_PROXY",
+        "HBONE",
+    }
 )
 
 
@@ -47,7 +63,9 @@ def check_protocol(protocol: str, report: Report) -> None:
     if not protocol:
         report.error("required", f"must be one of {', '.join(sorted(PROTOCOLS))}")
     elif protocol.upper() not in PROTOCOLS:
-        report.error("invalid-value", f"must be one of {', '.join(sorted(PROTOCOLS))}, is {protocol}")
+        report.error(
+            "invalid-value", f"must be one of {', '.join(sorted(PROTOCOLS))}, is {protocol}"
+        )
 
 
 def check_port_name(name: str, report: Report) -> None:
@@ -106,7 +124,9 @@ def check_host_or_ip(host: str, report: Report) -> None:
         check_wildcard_host(host, report)
 
 
-def check_duration(value: Duration, report: Report, *, least_s: float = 0.001, most_s: float = 0.0) -> None:
+def check_duration(
+    value: Duration, report: Report, *, least_s: float = 0.001, most_s: float = 0.0
+) -> None:
     """Whole milliseconds, at least 1 ms, as Envoy's timers want."""
     if value < least_s:
         report.error("out-of-range", f"must be at least {least_s * 1000:g} ms, is {value:g} s")
@@ -118,7 +138,9 @@ def check_duration(value: Duration, report: Report, *, least_s: float = 0.001, m
 
 def check_percent(value: float, report: Report) -> None:
     if not 0 <= value <= 100 or 0 < value < 0.0001:
-        report.error("out-of-range", f"must be between 0 and 100, and 0 or at least 0.0001, is {value:g}")
+        report.error(
+            "out-of-range", f"must be between 0 and 100, and 0 or at least 0.0001, is {value:g}"
+        )
 
 
 def check_regex(pattern: str, report: Report) -> None:
@@ -139,8 +161,12 @@ def check_header_name(name: str, report: Report, *, strict: bool = False) -> Non
     if not name:
         report.error("required", "a header name must not be empty")
         return
-    plain = name[1:] if name.startswith(":") else name
+    plain = name.removeprefix(":")
     if not _HEADER_NAME.fullmatch(plain):
         report.error("invalid-value", f"{name!r} is not a header name")
     elif strict and (name.startswith(":") or name.lower() == "host"):
-        report.error("invalid-value", f"{name!r} cannot be changed here", "use rewrite.authority or rewrite.uri")
+        report.error(
+            "invalid-value",
+            f"{name!r} cannot be changed here",
+            "use rewrite.authority or rewrite.uri",
+        )

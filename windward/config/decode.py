@@ -1,6 +1,6 @@
 """An object of any kind: from JSON to a valid ConfigObject, or to every finding there is.
 
-    raw -> kind and version -> metadata -> spec (walk) -> the kind's own rules -> fields not built yet
+raw -> kind and version -> metadata -> spec (walk) -> the kind's own rules -> fields not built yet
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from windward.config.report import Report
 from windward.config.unbuilt import unbuilt_fields
 from windward.config.walk import BAD, name_of, walk_struct
 
-_SUBDOMAIN: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
-_LABEL_KEY: Final = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_SUBDOMAIN: Final = re.compile(
+    r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+)
+_LABEL_KEY: Final = re.compile(
+    r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _TOP: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 _SERVER_SET: Final = frozenset(
@@ -39,7 +43,11 @@ def decode_object(
     for key in raw:
         if key not in _TOP:
             near = get_close_matches(str(key), _TOP, n=1)
-            report.at(str(key)[:100]).error("unknown-field", "there is no such field", f"did you mean {near[0]}?" if near else "")
+            report.at(str(key)[:100]).error(
+                "unknown-field",
+                "there is no such field",
+                f"did you mean {near[0]}?" if near else "",
+            )
     if kind is None:
         return None, tuple(report.findings)
     spec_report = report.at("spec")
@@ -74,12 +82,20 @@ def _kind(raw: Mapping[str, Any], report: Report) -> Kind | None:
     kind = KINDS.get((group, name))
     if kind is None:
         near = get_close_matches(name, [known for _, known in KINDS], n=1)
-        fix = f"did you mean {near[0]}?" if near else f"known kinds: {', '.join(sorted(k for _, k in KINDS))}"
-        report.at("kind").error("unknown-kind", f"there is no kind {name[:60]} in {group[:60]}", fix)
+        fix = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"known kinds: {', '.join(sorted(k for _, k in KINDS))}"
+        )
+        report.at("kind").error(
+            "unknown-kind", f"there is no kind {name[:60]} in {group[:60]}", fix
+        )
         return None
     if number not in kind.versions:
         fix = f"use {group}/{kind.versions[0]}"
-        report.at("apiVersion").error("unknown-version", f"{name} has no version {number[:30]}", fix)
+        report.at("apiVersion").error(
+            "unknown-version", f"{name} has no version {number[:30]}", fix
+        )
     return kind
 
 
@@ -95,11 +111,15 @@ def _metadata(raw: Any, default_namespace: str, report: Report) -> Metadata:
         report.at("name").error("required", "must be set")
         name = ""
     elif len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
-        report.at("name").error("invalid-value", "must be lower-case letters, digits, '-' and '.', at most 253")
+        report.at("name").error(
+            "invalid-value", "must be lower-case letters, digits, '-' and '.', at most 253"
+        )
     if namespace is None or namespace == "":
         namespace = default_namespace
     elif not isinstance(namespace, str) or not is_dns_label(namespace):
-        report.at("namespace").error("invalid-value", "must be a DNS label: lower-case letters, digits and '-', at most 63")
+        report.at("namespace").error(
+            "invalid-value", "must be a DNS label: lower-case letters, digits and '-', at most 63"
+        )
         namespace = default_namespace
     labels = _text_map(raw.get("labels"), report.at("labels"))
     check_labels(labels, report.at("labels"))
@@ -118,7 +138,9 @@ def _text_map(raw: Any, report: Report) -> dict[str, str]:
         if isinstance(key, str) and isinstance(value, str):
             made[key] = value
         else:
-            report.key(key).error("wrong-type", f"must be text, is {name_of(value)}", f'write it as "{value}"')
+            report.key(key).error(
+                "wrong-type", f"must be text, is {name_of(value)}", f'write it as "{value}"'
+            )
     return made
 
 

@@ -65,8 +65,12 @@ def validate(spec: DestinationRule, metadata: Metadata, report: Report) -> None:
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)
     if spec.workload_selector is not None:
         if not spec.workload_selector.match_labels:
-            report.at("workloadSelector").warn("unreachable", "selects every workload: it has no labels")
-        check_selector(spec.workload_selector.match_labels, report.at("workloadSelector", "matchLabels"))
+            report.at("workloadSelector").warn(
+                "unreachable", "selects every workload: it has no labels"
+            )
+        check_selector(
+            spec.workload_selector.match_labels, report.at("workloadSelector", "matchLabels")
+        )
 
 
 def check_traffic_policy(policy: TrafficPolicy, report: Report) -> None:
@@ -93,7 +97,9 @@ def check_traffic_policy(policy: TrafficPolicy, report: Report) -> None:
 
 def _sections(policy: TrafficPolicy | PortTrafficPolicy, report: Report) -> None:
     if policy.load_balancer is not None:
-        check_load_balancer(policy.load_balancer, policy.outlier_detection, report.at("loadBalancer"))
+        check_load_balancer(
+            policy.load_balancer, policy.outlier_detection, report.at("loadBalancer")
+        )
     if policy.connection_pool is not None:
         check_connection_pool(policy.connection_pool, report.at("connectionPool"))
     if policy.outlier_detection is not None:
@@ -146,18 +152,24 @@ def _consistent_hash(settings: ConsistentHashLB, report: Report) -> None:
         if cookie.ttl is not None and cookie.ttl < 0:
             report.at("httpCookie", "ttl").error("out-of-range", "must not be negative")
     if settings.ring_hash is not None and settings.minimum_ring_size:
-        report.at("minimumRingSize").error("conflict", "only one of minimumRingSize and ringHash may be set")
+        report.at("minimumRingSize").error(
+            "conflict", "only one of minimumRingSize and ringHash may be set"
+        )
     if settings.maglev is not None and settings.maglev.table_size:
         size = settings.maglev.table_size
         if size > 5_000_011 or not _is_prime(size):
-            report.at("maglev", "tableSize").error("invalid-value", f"must be a prime up to 5000011, is {size}")
+            report.at("maglev", "tableSize").error(
+                "invalid-value", f"must be a prime up to 5000011, is {size}"
+            )
 
 
 def _is_prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
-def _locality(setting: LocalityLoadBalancerSetting, outlier: OutlierDetection | None, report: Report) -> None:
+def _locality(
+    setting: LocalityLoadBalancerSetting, outlier: OutlierDetection | None, report: Report
+) -> None:
     if setting.distribute and (setting.failover or setting.failover_priority):
         report.error("conflict", "distribute does not go with failover or failoverPriority")
     sources: list[str] = []
@@ -169,12 +181,16 @@ def _locality(setting: LocalityLoadBalancerSetting, outlier: OutlierDetection | 
         targets: list[str] = []
         for place, weight in item.to.items():
             if not 1 <= weight <= 100:
-                entry.at("to").key(place).error("out-of-range", f"must be between 1 and 100, is {weight}")
+                entry.at("to").key(place).error(
+                    "out-of-range", f"must be between 1 and 100, is {weight}"
+                )
             if any(_overlap(place, other) for other in targets):
                 entry.at("to").key(place).error("duplicate", "overlaps with another one")
             targets.append(place)
         if sum(item.to.values()) != 100:
-            entry.at("to").error("out-of-range", f"the weights must add up to 100, not {sum(item.to.values())}")
+            entry.at("to").error(
+                "out-of-range", f"the weights must add up to 100, not {sum(item.to.values())}"
+            )
     for index, failover in enumerate(setting.failover):
         entry = report.at("failover", index)
         if failover.from_ == failover.to:
@@ -216,7 +232,9 @@ def check_connection_pool(settings: ConnectionPoolSettings, report: Report) -> N
     if settings.tcp is not None:
         tcp, entry = settings.tcp, report.at("tcp")
         if tcp.max_connections < 0:
-            entry.at("maxConnections").error("out-of-range", f"must not be negative, is {tcp.max_connections}")
+            entry.at("maxConnections").error(
+                "out-of-range", f"must not be negative, is {tcp.max_connections}"
+            )
         for name, duration in (
             ("connectTimeout", tcp.connect_timeout),
             ("maxConnectionDuration", tcp.max_connection_duration),
@@ -225,47 +243,70 @@ def check_connection_pool(settings: ConnectionPoolSettings, report: Report) -> N
             if duration is not None and not (name == "idleTimeout" and duration == 0):
                 check_duration(duration, entry.at(name))
         if tcp.tcp_keepalive is not None:
-            for name, duration in (("time", tcp.tcp_keepalive.time), ("interval", tcp.tcp_keepalive.interval)):
+            for name, duration in (
+                ("time", tcp.tcp_keepalive.time),
+                ("interval", tcp.tcp_keepalive.interval),
+            ):
                 if duration is not None and duration < 1:
                     entry.at("tcpKeepalive", name).error("out-of-range", "must be at least 1 s")
 
 
 def check_outlier_detection(outlier: OutlierDetection, report: Report) -> None:
-    for name, duration in (("interval", outlier.interval), ("baseEjectionTime", outlier.base_ejection_time)):
+    for name, duration in (
+        ("interval", outlier.interval),
+        ("baseEjectionTime", outlier.base_ejection_time),
+    ):
         if duration is not None:
             check_duration(duration, report.at(name))
-    for name, value in (("maxEjectionPercent", outlier.max_ejection_percent), ("minHealthPercent", outlier.min_health_percent)):
+    for name, value in (
+        ("maxEjectionPercent", outlier.max_ejection_percent),
+        ("minHealthPercent", outlier.min_health_percent),
+    ):
         if not 0 <= value <= 100:
             report.at(name).error("out-of-range", f"must be between 0 and 100, is {value}")
     if outlier.consecutive_errors:
-        report.at("consecutiveErrors").warn("deprecated", "is deprecated", "use consecutiveGatewayErrors or consecutive5xxErrors")
+        report.at("consecutiveErrors").warn(
+            "deprecated", "is deprecated", "use consecutiveGatewayErrors or consecutive5xxErrors"
+        )
     if not outlier.split_external_local_origin_errors and outlier.consecutive_local_origin_failures:
-        report.at("consecutiveLocalOriginFailures").error("conflict", "needs splitExternalLocalOriginErrors")
+        report.at("consecutiveLocalOriginFailures").error(
+            "conflict", "needs splitExternalLocalOriginErrors"
+        )
     for index, code in enumerate(outlier.outlier_detection_http_error_codes):
         if not 100 <= code <= 599:
-            report.at("outlierDetectionHttpErrorCodes", index).error("out-of-range", f"{code} is not an HTTP status")
+            report.at("outlierDetectionHttpErrorCodes", index).error(
+                "out-of-range", f"{code} is not an HTTP status"
+            )
 
 
 def check_client_tls(tls: ClientTLSSettings, report: Report) -> None:
     files = (tls.client_certificate, tls.private_key, tls.ca_certificates)
     if tls.insecure_skip_verify and (tls.ca_certificates or tls.subject_alt_names):
-        report.error("conflict", "insecureSkipVerify does not go with caCertificates or subjectAltNames")
+        report.error(
+            "conflict", "insecureSkipVerify does not go with caCertificates or subjectAltNames"
+        )
     if tls.mode is ClientTLSMode.MUTUAL:
         if tls.credential_name:
             if any(files):
                 report.error("conflict", "only one of credentialName and files may be set")
         else:
             if not tls.client_certificate:
-                report.at("clientCertificate").error("required", "must be set with MUTUAL, or a credentialName")
+                report.at("clientCertificate").error(
+                    "required", "must be set with MUTUAL, or a credentialName"
+                )
             if not tls.private_key:
-                report.at("privateKey").error("required", "must be set with MUTUAL, or a credentialName")
+                report.at("privateKey").error(
+                    "required", "must be set with MUTUAL, or a credentialName"
+                )
     elif tls.mode is ClientTLSMode.SIMPLE:
         if tls.client_certificate or tls.private_key:
             report.error("conflict", "SIMPLE has no client certificate", "use MUTUAL")
         if tls.credential_name and tls.ca_certificates:
             report.error("conflict", "only one of credentialName and caCertificates may be set")
     elif tls.mode is ClientTLSMode.ISTIO_MUTUAL and any((*files, tls.credential_name)):
-        report.error("conflict", "ISTIO_MUTUAL uses the mesh's own certificates: no files, no credentialName")
+        report.error(
+            "conflict", "ISTIO_MUTUAL uses the mesh's own certificates: no files, no credentialName"
+        )
 
 
 def _tunnel(tunnel: TunnelSettings, report: Report) -> None:

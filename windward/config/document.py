@@ -20,7 +20,8 @@ LARGEST_BYTES: Final = 16 * 1024 * 1024
 MOST_NODES: Final = 500_000
 DEEPEST: Final = 60
 _JSON_TAGS: Final = frozenset(
-    f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
 )
 
 
@@ -97,26 +98,39 @@ class _Reader:
         self._count += 1
         if self._count > MOST_NODES or depth > DEEPEST:
             if not self.findings:
-                self.findings.append(Finding(path, "too-large", "too many or too deeply nested values (aliases?)"))
+                self.findings.append(
+                    Finding(path, "too-large", "too many or too deeply nested values (aliases?)")
+                )
             return None
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag not in _JSON_TAGS:
-            self.findings.append(Finding(path, "invalid-yaml", f"the tag {node.tag} is not allowed"))
+            self.findings.append(
+                Finding(path, "invalid-yaml", f"the tag {node.tag} is not allowed")
+            )
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
-            return [self.read(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+            return [
+                self.read(item, f"{path}[{index}]", depth + 1)
+                for index, item in enumerate(node.value)
+            ]
         return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else str(key_node.value)
+            key = (
+                self._scalar(key_node)
+                if isinstance(key_node, yaml.ScalarNode)
+                else str(key_node.value)
+            )
             below = f"{path}.{key}" if path else str(key)
             if key in made:
                 line = key_node.start_mark.line + 1
-                self.findings.append(Finding(below, "duplicate", f"the key stands twice, again in line {line}"))
+                self.findings.append(
+                    Finding(below, "duplicate", f"the key stands twice, again in line {line}")
+                )
             self.lines[below] = key_node.start_mark.line + 1
             made[key] = self.read(value_node, below, depth + 1)
         return made

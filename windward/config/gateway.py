@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
-from windward.config.common import check_port, check_port_name, check_protocol, check_selector, check_wildcard_host
+from windward.config.common import (
+    check_port,
+    check_port_name,
+    check_protocol,
+    check_selector,
+    check_wildcard_host,
+)
 from windward.config.hosts import is_dns_label, is_ip
 from windward.config.metadata import Metadata
 from windward.config.report import Report
@@ -95,7 +101,9 @@ def validate(spec: Gateway, metadata: Metadata, report: Report) -> None:
 
 def check_server(server: Server, report: Report) -> None:
     if server.bind and not is_ip(server.bind) and not server.bind.startswith("unix://"):
-        report.at("bind").error("invalid-value", f"must be an IP address or a socket, is {server.bind!r}")
+        report.at("bind").error(
+            "invalid-value", f"must be an IP address or a socket, is {server.bind!r}"
+        )
     if not server.hosts:
         report.at("hosts").error("required", "must name at least one host")
     for index, host in enumerate(server.hosts):
@@ -111,13 +119,24 @@ def check_server(server: Server, report: Report) -> None:
         if server.port.protocol.upper() == "HTTP" and not server.tls.https_redirect:
             if server.tls.mode is not ServerTLSMode.PASSTHROUGH or server.tls.credential_name:
                 report.at("tls").error("conflict", "a plain HTTP port has no TLS but httpsRedirect")
-        if server.tls.mode is ServerTLSMode.PASSTHROUGH and server.port.protocol.upper() in TLS_PROTOCOLS:
+        if (
+            server.tls.mode is ServerTLSMode.PASSTHROUGH
+            and server.port.protocol.upper() in TLS_PROTOCOLS
+        ):
             if server.tls.https_redirect:
-                report.at("tls", "httpsRedirect").error("conflict", "only a plain HTTP port can redirect to HTTPS")
+                report.at("tls", "httpsRedirect").error(
+                    "conflict", "only a plain HTTP port can redirect to HTTPS"
+                )
     elif server.port.protocol.upper() in TLS_PROTOCOLS:
         report.at("tls").error("required", f"must be set for protocol {server.port.protocol}")
-    if server.tls is not None and server.tls.https_redirect and server.port.protocol.upper() in TLS_PROTOCOLS:
-        report.at("tls", "httpsRedirect").error("conflict", "only a plain HTTP port can redirect to HTTPS")
+    if (
+        server.tls is not None
+        and server.tls.https_redirect
+        and server.port.protocol.upper() in TLS_PROTOCOLS
+    ):
+        report.at("tls", "httpsRedirect").error(
+            "conflict", "only a plain HTTP port can redirect to HTTPS"
+        )
 
 
 def _server_port(server: Server, port: Port, report: Report) -> None:
@@ -126,7 +145,9 @@ def _server_port(server: Server, port: Port, report: Report) -> None:
     if not (server.bind.startswith("unix://") and port.number == 0):
         check_port(port.number, report.at("number"))
     if port.target_port:
-        report.at("targetPort").warn("deprecated", "has no effect here: the gateway listens on the number itself")
+        report.at("targetPort").warn(
+            "deprecated", "has no effect here: the gateway listens on the number itself"
+        )
 
 
 def _server_host(host: str, report: Report) -> None:
@@ -143,7 +164,7 @@ def _server_host(host: str, report: Report) -> None:
     check_wildcard_host(name, report)
 
 
-def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:  # noqa: C901  one branch a mode
+def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
     mode, files = tls.mode, (tls.server_certificate, tls.private_key, tls.ca_certificates)
     named = tls.credential_name or tls.credential_names or tls.tls_certificates
     if tls.credential_name and tls.credential_names:
@@ -156,7 +177,10 @@ def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:  # noqa: C
         report.error("invalid-value", "must be paths of files, not their content")
     if mode is ServerTLSMode.ISTIO_MUTUAL:
         if any(files) or named:
-            report.error("conflict", "ISTIO_MUTUAL uses the mesh's own certificates: no files, no credentialName")
+            report.error(
+                "conflict",
+                "ISTIO_MUTUAL uses the mesh's own certificates: no files, no credentialName",
+            )
         return
     if mode in {ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH}:
         if any(files) or named:
@@ -164,16 +188,27 @@ def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:  # noqa: C
         return
     if not named:
         if not tls.server_certificate:
-            report.at("serverCertificate").error("required", f"must be set with {mode.value}, or a credentialName")
+            report.at("serverCertificate").error(
+                "required", f"must be set with {mode.value}, or a credentialName"
+            )
         if not tls.private_key:
-            report.at("privateKey").error("required", f"must be set with {mode.value}, or a credentialName")
-        if mode in {ServerTLSMode.MUTUAL, ServerTLSMode.OPTIONAL_MUTUAL} and not tls.ca_certificates:
-            report.at("caCertificates").error("required", f"must be set with {mode.value}, or a credentialName")
+            report.at("privateKey").error(
+                "required", f"must be set with {mode.value}, or a credentialName"
+            )
+        if (
+            mode in {ServerTLSMode.MUTUAL, ServerTLSMode.OPTIONAL_MUTUAL}
+            and not tls.ca_certificates
+        ):
+            report.at("caCertificates").error(
+                "required", f"must be set with {mode.value}, or a credentialName"
+            )
     order = list(TLSProtocol)
-    if tls.max_protocol_version is not TLSProtocol.TLS_AUTO and order.index(tls.min_protocol_version) > order.index(
-        tls.max_protocol_version
-    ):
-        report.at("minProtocolVersion").error("out-of-range", "must not be above maxProtocolVersion")
+    if tls.max_protocol_version is not TLSProtocol.TLS_AUTO and order.index(
+        tls.min_protocol_version
+    ) > order.index(tls.max_protocol_version):
+        report.at("minProtocolVersion").error(
+            "out-of-range", "must not be above maxProtocolVersion"
+        )
     for index, suite in enumerate(tls.cipher_suites):
         if suite in tls.cipher_suites[:index]:
             report.at("cipherSuites", index).warn("duplicate", f"{suite} stands twice")

@@ -38,7 +38,7 @@ def is_dns_label(text: str) -> bool:
 
 def fqdn_fault(text: str) -> str:
     """Why a text is no FQDN; empty when it is one. A trailing dot is allowed."""
-    name = text[:-1] if text.endswith(".") else text
+    name = text.removesuffix(".")
     if not name:
         return "must not be empty"
     if len(name) > 255:
@@ -56,7 +56,13 @@ def wildcard_fault(text: str) -> str:
     if text == "*":
         return ""
     if text.startswith("*"):
-        rest = text[2:] if text.startswith("*.") else text[1:].lstrip("-") if text.startswith("*-") else None
+        rest = (
+            text[2:]
+            if text.startswith("*.")
+            else text[1:].lstrip("-")
+            if text.startswith("*-")
+            else None
+        )
         if rest is None:
             return "a wildcard stands for whole labels at the start: *.example.com"
         return fqdn_fault(rest)
@@ -75,8 +81,10 @@ def matches(pattern: str, host: str) -> bool:
     if pattern == "*":
         return True
     if pattern.startswith("*"):
-        other = host[1:] if host.startswith("*") else host
-        return other.endswith(pattern[1:]) and (host.startswith("*") or len(host) > len(pattern) - 1)
+        other = host.removeprefix("*")
+        return other.endswith(pattern[1:]) and (
+            host.startswith("*") or len(host) > len(pattern) - 1
+        )
     return pattern == host
 
 

@@ -33,7 +33,9 @@ from windward.config.http_route import (
 )
 from windward.config.report import Report
 
-METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+)
 RETRY_ON: Final = frozenset(
     {"5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes",
      "retriable-headers", "envoy-ratelimited", "reset-before-request", "http3-post-connect-failure",
@@ -85,7 +87,9 @@ def _action(route: HTTPRoute, report: Report, *, delegate: bool) -> None:
         if delegate:
             report.at("delegate").error("conflict", "a delegate cannot delegate further")
         if route.route or route.redirect is not None or route.direct_response is not None:
-            report.at("delegate").error("conflict", "does not go with route, redirect or directResponse")
+            report.at("delegate").error(
+                "conflict", "does not go with route, redirect or directResponse"
+            )
         if route.delegate.name and not is_dns_label(route.delegate.name.split(".")[0]):
             report.at("delegate", "name").error("invalid-value", "is not an object's name")
         return
@@ -115,7 +119,9 @@ def check_match(match: HTTPMatchRequest, report: Report) -> None:
         if value is not None:
             check_string_match(value, report.at(name))
     if match.uri is not None and match.uri.prefix == "":
-        report.at("uri", "prefix").error("invalid-value", "must not be empty", "write / to match every path")
+        report.at("uri", "prefix").error(
+            "invalid-value", "must not be empty", "write / to match every path"
+        )
     for field, headers in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
         for name, value in headers.items():
             entry = report.at(field).key(name)
@@ -152,7 +158,9 @@ def check_route_destination(item: HTTPRouteDestination, report: Report, *, gatew
     check_destination(item.destination, report.at("destination"), gateway=gateway)
 
 
-def check_destination(destination: Destination | None, report: Report, *, gateway: bool = False) -> None:
+def check_destination(
+    destination: Destination | None, report: Report, *, gateway: bool = False
+) -> None:
     if destination is None:
         report.error("required", "must be set")
         return
@@ -162,9 +170,13 @@ def check_destination(destination: Destination | None, report: Report, *, gatewa
     else:
         check_host_or_ip(host, report.at("host"))
         if gateway and host and "." not in host:
-            report.at("host").warn("short-name", "completed with this object's namespace", "write the full name")
+            report.at("host").warn(
+                "short-name", "completed with this object's namespace", "write the full name"
+            )
     if destination.subset and not is_dns_label(destination.subset):
-        report.at("subset").error("invalid-value", f"must be a DNS label, is {destination.subset!r}")
+        report.at("subset").error(
+            "invalid-value", f"must be a DNS label, is {destination.subset!r}"
+        )
     if destination.port is not None:
         check_port(destination.port.number, report.at("port", "number"))
 
@@ -180,7 +192,9 @@ def check_weights(weights: Sequence[int], report: Report) -> None:
         report.error("out-of-range", "the weights add up to more than 4294967295")
 
 
-def check_tcp_destinations(items: Sequence[RouteDestination], report: Report, *, gateway: bool = False) -> None:
+def check_tcp_destinations(
+    items: Sequence[RouteDestination], report: Report, *, gateway: bool = False
+) -> None:
     if not items:
         report.error("required", "must name at least one destination")
     check_weights([item.weight for item in items], report)
@@ -197,7 +211,11 @@ def check_headers(headers: Headers, report: Report) -> None:
         for field in ("set", "add"):
             values: Mapping[str, str] = getattr(operations, field)
             for header, value in values.items():
-                pseudo = name == "request" and field == "set" and header.lower() in {":authority", "host"}
+                pseudo = (
+                    name == "request"
+                    and field == "set"
+                    and header.lower() in {":authority", "host"}
+                )
                 check_header_name(header, entry.at(field).key(header), strict=not pseudo)
                 _header_value(value, entry.at(field).key(header))
         for index, header in enumerate(operations.remove):
@@ -259,9 +277,16 @@ def check_status(status: int, report: Report) -> None:
 def check_retries(retries: HTTPRetry, report: Report) -> None:
     if retries.attempts < 0:
         report.at("attempts").error("out-of-range", f"must not be negative, is {retries.attempts}")
-    others = (retries.per_try_timeout, retries.retry_on, retries.retry_remote_localities, retries.backoff)
+    others = (
+        retries.per_try_timeout,
+        retries.retry_on,
+        retries.retry_remote_localities,
+        retries.backoff,
+    )
     if retries.attempts == 0 and any(others):
-        report.error("conflict", "attempts 0 turns retries off: nothing else may be set", "set attempts")
+        report.error(
+            "conflict", "attempts 0 turns retries off: nothing else may be set", "set attempts"
+        )
     if retries.per_try_timeout is not None and retries.per_try_timeout != 0:
         check_duration(retries.per_try_timeout, report.at("perTryTimeout"))
     if retries.backoff is not None and retries.backoff != 0:
@@ -288,12 +313,18 @@ def check_delay(delay: FaultDelay, report: Report) -> None:
 
 
 def check_abort(abort: FaultAbort, report: Report) -> None:
-    members = {"httpStatus": abort.http_status, "grpcStatus": abort.grpc_status, "http2Error": abort.http2_error}
+    members = {
+        "httpStatus": abort.http_status,
+        "grpcStatus": abort.grpc_status,
+        "http2Error": abort.http2_error,
+    }
     report.one_of(members, required=True)
     if abort.http_status is not None:
         check_status(abort.http_status, report.at("httpStatus"))
     if abort.grpc_status is not None and abort.grpc_status not in GRPC_STATUSES:
-        report.at("grpcStatus").error("invalid-value", f"{abort.grpc_status!r} is not a gRPC status name")
+        report.at("grpcStatus").error(
+            "invalid-value", f"{abort.grpc_status!r} is not a gRPC status name"
+        )
     if abort.percentage is not None:
         check_percent(abort.percentage.value, report.at("percentage", "value"))
 
@@ -304,15 +335,21 @@ def _mirrors(route: HTTPRoute, report: Report) -> None:
         if route.mirrors:
             report.at("mirrors").error("conflict", "only one of mirror and mirrors may be set")
     if route.mirror_percent is not None and route.mirror_percent > 100:
-        report.at("mirrorPercent").error("out-of-range", f"must be at most 100, is {route.mirror_percent}")
+        report.at("mirrorPercent").error(
+            "out-of-range", f"must be at most 100, is {route.mirror_percent}"
+        )
     if route.mirror_percentage is not None:
         check_percent(route.mirror_percentage.value, report.at("mirrorPercentage", "value"))
         if route.mirrors:
-            report.at("mirrorPercentage").error("conflict", "each of mirrors has its own percentage")
+            report.at("mirrorPercentage").error(
+                "conflict", "each of mirrors has its own percentage"
+            )
     for index, mirror in enumerate(route.mirrors):
         check_destination(mirror.destination, report.at("mirrors", index, "destination"))
         if mirror.percentage is not None:
-            check_percent(mirror.percentage.value, report.at("mirrors", index, "percentage", "value"))
+            check_percent(
+                mirror.percentage.value, report.at("mirrors", index, "percentage", "value")
+            )
 
 
 def check_cors(policy: CorsPolicy, report: Report) -> None:
@@ -322,8 +359,13 @@ def check_cors(policy: CorsPolicy, report: Report) -> None:
         check_string_match(origin, report.at("allowOrigins", index))
     for index, method in enumerate(policy.allow_methods):
         if method not in METHODS and method != "*":
-            report.at("allowMethods", index).error("invalid-value", f"{method!r} is not an HTTP method")
-    for field, names in (("allowHeaders", policy.allow_headers), ("exposeHeaders", policy.expose_headers)):
+            report.at("allowMethods", index).error(
+                "invalid-value", f"{method!r} is not an HTTP method"
+            )
+    for field, names in (
+        ("allowHeaders", policy.allow_headers),
+        ("exposeHeaders", policy.expose_headers),
+    ):
         for index, name in enumerate(names):
             check_header_name(name, report.at(field, index))
     if policy.max_age is not None:

@@ -111,12 +111,16 @@ def typed_params(kind: type[Spec], raw: Any, report: Report) -> Any:
 
 def validate_handler(spec: Handler, _: Metadata, report: Report) -> None:
     if not spec.compiled_adapter:
-        report.at("compiledAdapter").error("required", "must be set", f"one of {', '.join(sorted(ADAPTERS))}")
+        report.at("compiledAdapter").error(
+            "required", "must be set", f"one of {', '.join(sorted(ADAPTERS))}"
+        )
         return
     kind = ADAPTERS.get(spec.compiled_adapter)
     if kind is None:
         report.at("compiledAdapter").error(
-            "not-supported", f"adapter {spec.compiled_adapter!r} is not supported yet", f"one of {', '.join(sorted(ADAPTERS))}"
+            "not-supported",
+            f"adapter {spec.compiled_adapter!r} is not supported yet",
+            f"one of {', '.join(sorted(ADAPTERS))}",
         )
         return
     params = typed_params(kind, spec.params, report.at("params"))
@@ -125,7 +129,9 @@ def validate_handler(spec: Handler, _: Metadata, report: Report) -> None:
     entry = report.at("params")
     if isinstance(params, DenierParams):
         if params.status is not None and not 0 <= params.status.code <= 16:
-            entry.at("status", "code").error("out-of-range", "must be a gRPC status between 0 and 16")
+            entry.at("status", "code").error(
+                "out-of-range", "must be a gRPC status between 0 and 16"
+            )
         if params.valid_duration is not None:
             check_duration(params.valid_duration, entry.at("validDuration"))
     elif isinstance(params, ListParams):
@@ -134,7 +140,9 @@ def validate_handler(spec: Handler, _: Metadata, report: Report) -> None:
 
 def _list_params(params: ListParams, report: Report) -> None:
     if params.provider_url:
-        report.at("providerUrl").error("not-supported", "not supported yet", "list the entries in overrides")
+        report.at("providerUrl").error(
+            "not-supported", "not supported yet", "list the entries in overrides"
+        )
     for name, duration in (("refreshInterval", params.refresh_interval), ("ttl", params.ttl)):
         if duration is not None:
             report.at(name).error("not-supported", "not supported yet: it goes with providerUrl")
@@ -150,17 +158,23 @@ def _list_params(params: ListParams, report: Report) -> None:
 
         for index, entry in enumerate(params.overrides):
             if not is_cidr_or_ip(entry):
-                report.at("overrides", index).error("invalid-value", "must be an IP address or CIDR")
+                report.at("overrides", index).error(
+                    "invalid-value", "must be an IP address or CIDR"
+                )
 
 
 def validate_instance(spec: Instance, _: Metadata, report: Report) -> None:
     if not spec.compiled_template:
-        report.at("compiledTemplate").error("required", "must be set", f"one of {', '.join(sorted(TEMPLATES))}")
+        report.at("compiledTemplate").error(
+            "required", "must be set", f"one of {', '.join(sorted(TEMPLATES))}"
+        )
         return
     kind = TEMPLATES.get(spec.compiled_template)
     if kind is None:
         report.at("compiledTemplate").error(
-            "not-supported", f"template {spec.compiled_template!r} is not supported yet", f"one of {', '.join(sorted(TEMPLATES))}"
+            "not-supported",
+            f"template {spec.compiled_template!r} is not supported yet",
+            f"one of {', '.join(sorted(TEMPLATES))}",
         )
         return
     params = typed_params(kind, spec.params, report.at("params"))
@@ -170,7 +184,9 @@ def validate_instance(spec: Instance, _: Metadata, report: Report) -> None:
 
 def validate_rule(spec: Rule, metadata: Metadata, report: Report) -> None:
     if metadata.annotations.get(FAIL_POLICY, "closed") not in {"open", "closed"}:
-        Report(f'metadata.annotations["{FAIL_POLICY}"]', report.findings).error("invalid-value", "must be open or closed")
+        Report(f'metadata.annotations["{FAIL_POLICY}"]', report.findings).error(
+            "invalid-value", "must be open or closed"
+        )
     if not spec.actions:
         report.at("actions").error("required", "must have at least one action")
     for index, action in enumerate(spec.actions):
@@ -201,7 +217,9 @@ def fails_open(rule: ConfigObject[Any]) -> bool:
 
 def is_check_rule(rule: ConfigObject[Any], instances: Iterable[ConfigObject[Any]]) -> bool:
     """Whether a rule decides about requests: one of its instances has a check template."""
-    templates = {(item.key.namespace, item.key.name): item.spec.compiled_template for item in instances}
+    templates = {
+        (item.key.namespace, item.key.name): item.spec.compiled_template for item in instances
+    }
     return any(
         templates.get(qualified(name, "instance", rule.key.namespace)) in CHECK_TEMPLATES
         for action in rule.spec.actions

@@ -37,6 +37,8 @@ def validate(spec: PeerAuthentication, _: Metadata, report: Report) -> None:
     if spec.selector is not None:
         check_selector(spec.selector.match_labels, report.at("selector", "matchLabels"))
     if spec.port_level_mtls and (spec.selector is None or not spec.selector.match_labels):
-        report.at("portLevelMtls").error("conflict", "needs a selector with labels", "add selector.matchLabels")
+        report.at("portLevelMtls").error(
+            "conflict", "needs a selector with labels", "add selector.matchLabels"
+        )
     for port in spec.port_level_mtls:
         check_port(port, report.at("portLevelMtls").key(port))

@@ -38,7 +38,7 @@ class _Scanner:
                 return problem
         return "missing ): a group is not closed" if self.open else ""
 
-    def _step(self) -> str:  # noqa: C901  one branch a meta character
+    def _step(self) -> str:
         char = self.pattern[self.at]
         if char == "\\":
             return self._escape()
@@ -110,7 +110,11 @@ class _Scanner:
             at += 1
         while at < len(self.pattern) and self.pattern[at] != "]":
             named = self.pattern.startswith("[:", at) and ":]" in self.pattern[at:]
-            at = self.pattern.index(":]", at) + 2 if named else at + (2 if self.pattern[at] == "\\" else 1)
+            at = (
+                self.pattern.index(":]", at) + 2
+                if named
+                else at + (2 if self.pattern[at] == "\\" else 1)
+            )
         if at >= len(self.pattern):
             return "missing ]: a character set is not closed"
         self.at = at + 1

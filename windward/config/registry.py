@@ -50,8 +50,12 @@ def _networking(name: str, plural: str, module: Any, spec: type[msgspec.Struct])
 
 _ALL: Final = (
     _networking("Gateway", "gateways", gateway, gateway.Gateway),
-    _networking("VirtualService", "virtualservices", virtual_service, virtual_service.VirtualService),
-    _networking("DestinationRule", "destinationrules", destination_rule, destination_rule.DestinationRule),
+    _networking(
+        "VirtualService", "virtualservices", virtual_service, virtual_service.VirtualService
+    ),
+    _networking(
+        "DestinationRule", "destinationrules", destination_rule, destination_rule.DestinationRule
+    ),
     _networking("ServiceEntry", "serviceentries", service_entry, service_entry.ServiceEntry),
     _networking("WorkloadEntry", "workloadentries", workload_entry, workload_entry.WorkloadEntry),
     _networking("WorkloadGroup", "workloadgroups", workload_group, workload_group.WorkloadGroup),
@@ -63,8 +67,17 @@ _ALL: Final = (
         peer_authentication.PeerAuthentication,
         peer_authentication.validate,
     ),
-    Kind(MIXER, "handler", "handlers", ("v1alpha2",), mixer_rule.Handler, mixer_rule.validate_handler),
-    Kind(MIXER, "instance", "instances", ("v1alpha2",), mixer_rule.Instance, mixer_rule.validate_instance),
+    Kind(
+        MIXER, "handler", "handlers", ("v1alpha2",), mixer_rule.Handler, mixer_rule.validate_handler
+    ),
+    Kind(
+        MIXER,
+        "instance",
+        "instances",
+        ("v1alpha2",),
+        mixer_rule.Instance,
+        mixer_rule.validate_instance,
+    ),
     Kind(MIXER, "rule", "rules", ("v1alpha2",), mixer_rule.Rule, mixer_rule.validate_rule),
 )
 

@@ -18,7 +18,9 @@ class Report:
         """A field (text), or an element (number) of the field."""
         path = self.path
         for step in steps:
-            path = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}" if path else step
+            path = (
+                f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}" if path else step
+            )
         return Report(path, self.findings)
 
     def key(self, key: object) -> Report:
@@ -35,7 +37,9 @@ class Report:
         """At most one of these fields may be set (a protobuf oneof); exactly one when required."""
         given = [name for name, value in members.items() if value is not None]
         if len(given) > 1:
-            self.error("conflict", f"only one of {', '.join(members)} may be set, here: {', '.join(given)}")
+            self.error(
+                "conflict", f"only one of {', '.join(members)} may be set, here: {', '.join(given)}"
+            )
         elif required and not given:
             self.error("required", f"one of {', '.join(members)} must be set")
 

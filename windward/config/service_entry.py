@@ -67,7 +67,9 @@ def validate(spec: ServiceEntry, metadata: Metadata, report: Report) -> None:
         if not spec.workload_selector.labels:
             report.at("workloadSelector").warn("unreachable", "selects nothing: it has no labels")
         if spec.resolution is Resolution.NONE:
-            report.at("workloadSelector").error("conflict", "has no meaning with resolution NONE", "use STATIC")
+            report.at("workloadSelector").error(
+                "conflict", "has no meaning with resolution NONE", "use STATIC"
+            )
         check_selector(spec.workload_selector.labels, report.at("workloadSelector", "labels"))
     _endpoints(spec, report)
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)
@@ -90,8 +92,12 @@ def _hosts(spec: ServiceEntry, report: Report) -> None:
             entry.warn("short-name", "a name without a dot is taken as it is, not completed")
     wildcard = any(host.startswith("*") for host in spec.hosts)
     if wildcard and spec.resolution is Resolution.DNS and not spec.endpoints:
-        report.at("hosts").error("conflict", "a wildcard host cannot be resolved by DNS without endpoints")
-    if spec.resolution is Resolution.DYNAMIC_DNS and not all(host.startswith("*.") for host in spec.hosts):
+        report.at("hosts").error(
+            "conflict", "a wildcard host cannot be resolved by DNS without endpoints"
+        )
+    if spec.resolution is Resolution.DYNAMIC_DNS and not all(
+        host.startswith("*.") for host in spec.hosts
+    ):
         report.at("hosts").error("conflict", "resolution DYNAMIC_DNS is for wildcard hosts")
 
 
@@ -99,17 +105,27 @@ def _addresses(spec: ServiceEntry, report: Report) -> None:
     cidr = False
     for index, address in enumerate(spec.addresses):
         if not is_cidr_or_ip(address):
-            report.at("addresses", index).error("invalid-value", f"must be an IP address or CIDR, is {address!r}")
+            report.at("addresses", index).error(
+                "invalid-value", f"must be an IP address or CIDR, is {address!r}"
+            )
         cidr = cidr or "/" in address
     if cidr and spec.resolution in DNS_RESOLUTIONS | {Resolution.DYNAMIC_DNS}:
-        report.at("addresses").error("conflict", f"CIDR addresses do not go with resolution {spec.resolution.value}")
+        report.at("addresses").error(
+            "conflict", f"CIDR addresses do not go with resolution {spec.resolution.value}"
+        )
     if spec.addresses and spec.resolution is Resolution.DYNAMIC_DNS:
         report.at("addresses").error("conflict", "no addresses with resolution DYNAMIC_DNS")
     if spec.resolution is Resolution.NONE and not spec.addresses:
-        tcp = [port for port in spec.ports if port.protocol.upper() in {"TCP", "MONGO", "REDIS", "MYSQL"}]
+        tcp = [
+            port
+            for port in spec.ports
+            if port.protocol.upper() in {"TCP", "MONGO", "REDIS", "MYSQL"}
+        ]
         if tcp:
             report.at("addresses").warn(
-                "matches-everything", "a TCP port without an address takes all traffic to that port", "give addresses"
+                "matches-everything",
+                "a TCP port without an address takes all traffic to that port",
+                "give addresses",
             )
 
 
@@ -141,7 +157,9 @@ def _endpoints(spec: ServiceEntry, report: Report) -> None:
         report.at("endpoints").error("conflict", f"no endpoints with resolution {resolution.value}")
         return
     if resolution is Resolution.STATIC and not spec.endpoints and spec.workload_selector is None:
-        report.at("endpoints").warn("required", "no endpoints and no workloadSelector: nothing is behind this service")
+        report.at("endpoints").warn(
+            "required", "no endpoints and no workloadSelector: nothing is behind this service"
+        )
     if resolution in DNS_RESOLUTIONS:
         _dns_endpoints(spec, report)
     for index, endpoint in enumerate(spec.endpoints):
@@ -156,16 +174,22 @@ def _endpoints(spec: ServiceEntry, report: Report) -> None:
         known = {port.name for port in spec.ports}
         for name in endpoint.ports:
             if name not in known:
-                entry.at("ports").key(name).error("invalid-value", "the service has no port of this name")
+                entry.at("ports").key(name).error(
+                    "invalid-value", "the service has no port of this name"
+                )
 
 
 def _dns_endpoints(spec: ServiceEntry, report: Report) -> None:
     if not spec.endpoints and spec.workload_selector is None:
         for index, host in enumerate(spec.hosts):
             if fqdn_fault(host):
-                report.at("hosts", index).error("conflict", "without endpoints, DNS must be able to resolve the host")
+                report.at("hosts", index).error(
+                    "conflict", "without endpoints, DNS must be able to resolve the host"
+                )
     if spec.resolution is Resolution.DNS_ROUND_ROBIN and len(spec.endpoints) > 1:
-        report.at("endpoints").error("conflict", "at most one endpoint with resolution DNS_ROUND_ROBIN")
+        report.at("endpoints").error(
+            "conflict", "at most one endpoint with resolution DNS_ROUND_ROBIN"
+        )
 
 
 def _static_endpoint(spec: ServiceEntry, endpoint: WorkloadEntry, report: Report) -> None:
@@ -173,9 +197,15 @@ def _static_endpoint(spec: ServiceEntry, endpoint: WorkloadEntry, report: Report
     if address.startswith(UNIX_PREFIX):
         check_address(endpoint, report)
         if len(spec.ports) != 1:
-            report.at("address").error("conflict", "a socket serves a service with exactly one port")
+            report.at("address").error(
+                "conflict", "a socket serves a service with exactly one port"
+            )
     elif address and not is_ip(address):
-        report.at("address").error("invalid-value", f"must be an IP address or a socket, is {address!r}", "use resolution DNS")
+        report.at("address").error(
+            "invalid-value",
+            f"must be an IP address or a socket, is {address!r}",
+            "use resolution DNS",
+        )
 
 
 def _dns_endpoint(endpoint: WorkloadEntry, report: Report) -> None:

@@ -24,7 +24,14 @@ from windward.store.protocol import Condition, Entry, Remove, Transaction, Uncha
 LARGEST_OBJECT_BYTES: Final = 512 * 1024
 MOST_OBJECTS: Final = 60
 """Object and history are two operations, and a transaction has at most 128."""
-_SERVER_SET: Final = ("generation", "resourceVersion", "uid", "creationTimestamp", "managedFields", "selfLink")
+_SERVER_SET: Final = (
+    "generation",
+    "resourceVersion",
+    "uid",
+    "creationTimestamp",
+    "managedFields",
+    "selfLink",
+)
 
 
 class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +130,9 @@ def plan_changes(
 ) -> Plan:
     """One transaction for all of it. Raises TooManyObjects or ObjectTooLarge."""
     if len(wanted) + len(removals) > MOST_OBJECTS:
-        raise TooManyObjects(f"{len(wanted) + len(removals)} objects at once: at most {MOST_OBJECTS}; apply them in parts")
+        raise TooManyObjects(
+            f"{len(wanted) + len(removals)} objects at once: at most {MOST_OBJECTS}; apply them in parts"
+        )
     operations: list[Write | Remove] = []
     conditions: list[Condition] = []
     changes: list[Change] = []
@@ -146,7 +155,9 @@ def plan_changes(
     return Plan(transaction, tuple(changes))
 
 
-def _upsert(item: ConfigObject[Any], entry: Entry | None, author: Author) -> tuple[Change, list[Write]]:
+def _upsert(
+    item: ConfigObject[Any], entry: Entry | None, author: Author
+) -> tuple[Change, list[Write]]:
     raw = canonical(item)
     if entry is None:
         generation, created, before = 1, author.when, None
@@ -157,7 +168,9 @@ def _upsert(item: ConfigObject[Any], entry: Entry | None, author: Author) -> tup
         generation, created, before = stored.generation + 1, stored.created_at, stored.object
     value = msgspec.json.encode(StoredObject(generation=generation, created_at=created, object=raw))
     if len(value) > LARGEST_OBJECT_BYTES:
-        raise ObjectTooLarge(f"{item.key}: {len(value)} bytes, at most {LARGEST_OBJECT_BYTES} are stored")
+        raise ObjectTooLarge(
+            f"{item.key}: {len(value)} bytes, at most {LARGEST_OBJECT_BYTES} are stored"
+        )
     action = Action.CREATED if before is None else Action.CONFIGURED
     changed = tuple(sorted(differing_paths(before, raw))) if before is not None else ()
     history = _history(item.key, generation, author, action, changed, raw)
@@ -165,10 +178,20 @@ def _upsert(item: ConfigObject[Any], entry: Entry | None, author: Author) -> tup
 
 
 def _history(
-    key: ObjectKey, generation: int, author: Author, action: Action, changed: tuple[str, ...], raw: dict[str, Any] | None
+    key: ObjectKey,
+    generation: int,
+    author: Author,
+    action: Action,
+    changed: tuple[str, ...],
+    raw: dict[str, Any] | None,
 ) -> Write:
     record = HistoryRecord(
-        who=author.who, when=author.when, why=author.why, action=action.value, changed=changed, object=raw
+        who=author.who,
+        when=author.when,
+        why=author.why,
+        action=action.value,
+        changed=changed,
+        object=raw,
     )
     path = history_key(key.group, key.kind, key.namespace, key.name, generation)
     return Write(path, msgspec.json.encode(record))
@@ -194,5 +217,9 @@ def differing_paths(before: Any, after: Any, path: str = "") -> list[str]:
         return found
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [item for index, (one, other) in pairs for item in differing_paths(one, other, f"{path}[{index}]")]
+        return [
+            item
+            for index, (one, other) in pairs
+            for item in differing_paths(one, other, f"{path}[{index}]")
+        ]
     return [path]

@@ -6,8 +6,18 @@ from collections.abc import Sequence
 
 from windward.config.common import check_export_to, check_labels, check_port, check_wildcard_host
 from windward.config.hosts import is_cidr_or_ip, is_dns_label, is_ip, matches
-from windward.config.http_route import HTTPRoute, L4MatchAttributes, TCPRoute, TLSMatchAttributes, TLSRoute
-from windward.config.http_route_rules import check_gateway_name, check_http_route, check_tcp_destinations
+from windward.config.http_route import (
+    HTTPRoute,
+    L4MatchAttributes,
+    TCPRoute,
+    TLSMatchAttributes,
+    TLSRoute,
+)
+from windward.config.http_route_rules import (
+    check_gateway_name,
+    check_http_route,
+    check_tcp_destinations,
+)
 from windward.config.metadata import Metadata
 from windward.config.report import Report
 from windward.config.types import Spec
@@ -50,7 +60,9 @@ def validate(spec: VirtualService, metadata: Metadata, report: Report) -> None:
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)
 
 
-def _hosts(spec: VirtualService, report: Report, *, on_mesh: bool, gateway: bool, delegate: bool) -> None:
+def _hosts(
+    spec: VirtualService, report: Report, *, on_mesh: bool, gateway: bool, delegate: bool
+) -> None:
     if delegate and spec.export_to and len(spec.export_to) > 1:
         report.at("exportTo").warn("unreachable", "a delegate is found by whoever names it")
     for index, host in enumerate(spec.hosts):
@@ -63,7 +75,9 @@ def _hosts(spec: VirtualService, report: Report, *, on_mesh: bool, gateway: bool
         if host == "*" and on_mesh:
             entry.error("invalid-host", "* is for gateways only", "name a gateway other than mesh")
         if gateway and "." not in host and host != "*":
-            entry.error("invalid-host", "a short name cannot be used at a gateway", "write the full name")
+            entry.error(
+                "invalid-host", "a short name cannot be used at a gateway", "write the full name"
+            )
 
 
 def _tls(tls: TLSRoute, spec: VirtualService, report: Report, *, gateway: bool) -> None:
@@ -94,7 +108,9 @@ def _l4_match(match: L4MatchAttributes, report: Report) -> None:
 def _l4(match: L4MatchAttributes | TLSMatchAttributes, report: Report) -> None:
     for index, subnet in enumerate(match.destination_subnets):
         if not is_cidr_or_ip(subnet):
-            report.at("destinationSubnets", index).error("invalid-value", "must be an IP address or CIDR")
+            report.at("destinationSubnets", index).error(
+                "invalid-value", "must be an IP address or CIDR"
+            )
     if match.port:
         check_port(match.port, report.at("port"))
     check_labels(match.source_labels, report.at("sourceLabels"))
@@ -110,12 +126,16 @@ def _unreachable(spec: VirtualService, report: Report) -> None:
     seen: list[object] = []
     for index, route in enumerate(spec.http):
         if ended >= 0:
-            report.at("http", index).warn("unreachable", f"is never reached: http[{ended}] matches everything")
+            report.at("http", index).warn(
+                "unreachable", f"is never reached: http[{ended}] matches everything"
+            )
             continue
         if not route.match:
             ended = index
             continue
         duplicates = [match for match in route.match if match in seen]
         if len(duplicates) == len(route.match):
-            report.at("http", index).warn("unreachable", "is never reached: an earlier route has the same matches")
+            report.at("http", index).warn(
+                "unreachable", "is never reached: an earlier route has the same matches"
+            )
         seen += list(route.match)

@@ -12,7 +12,7 @@ import math
 import types
 from difflib import get_close_matches
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,7 +28,7 @@ BAD: Final = object()
 """Stands for a value that could not be made; its finding is in the report."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def fields_of(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Any, bool]]:
     """JSON name -> (attribute, type hint, required)."""
     hints = get_type_hints(kind, include_extras=True)
@@ -71,7 +71,7 @@ def _unknown(key: str, fields: dict[str, tuple[str, Any, bool]], report: Report)
     report.at(key[:100]).error("unknown-field", "there is no such field", fix)
 
 
-def walk(hint: Any, raw: Any, report: Report, depth: int) -> Any:  # noqa: C901  one branch a shape of type
+def walk(hint: Any, raw: Any, report: Report, depth: int) -> Any:
     """A value of the hinted type, or BAD."""
     bounds: msgspec.Meta | None = None
     if get_origin(hint) is Annotated:
@@ -123,7 +123,9 @@ def _walk_map(key_hint: Any, hint: Any, raw: Any, report: Report, depth: int) ->
                 continue
             good_key = int(key)
         elif not isinstance(key, str):
-            entry.error("wrong-type", f"the key must be text, is {name_of(key)}", f'write it as "{key}"')
+            entry.error(
+                "wrong-type", f"the key must be text, is {name_of(key)}", f'write it as "{key}"'
+            )
             bad = True
             continue
         made[good_key] = walk(hint, value, entry, depth + 1)
@@ -143,7 +145,11 @@ def _walk_enum(hint: type[Enum], raw: Any, report: Report) -> Any:
 
 def _walk_duration(raw: Any, report: Report) -> Any:
     if not isinstance(raw, str):
-        report.error("wrong-type", f"must be a duration, is {name_of(raw)}", "write it as 1.5s, 10ms or 1h30m")
+        report.error(
+            "wrong-type",
+            f"must be a duration, is {name_of(raw)}",
+            "write it as 1.5s, 10ms or 1h30m",
+        )
         return BAD
     try:
         return parse_duration(raw)
@@ -191,7 +197,13 @@ def _walk_text(raw: Any, report: Report) -> Any:
 
 def name_of(value: Any) -> str:
     """A JSON value's type in a user's words."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        type(None): "nothing",
+    }
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"the number {value}"
     return names.get(type(value), type(value).__name__)

@@ -40,7 +40,9 @@ def check_address(spec: WorkloadEntry, report: Report) -> None:
         if spec.ports:
             report.at("ports").error("conflict", "a socket has no ports")
     elif not is_ip(address) and (problem := fqdn_fault(address)):
-        report.at("address").error("invalid-value", f"neither an IP address nor a host name: {problem}")
+        report.at("address").error(
+            "invalid-value", f"neither an IP address nor a host name: {problem}"
+        )
 
 
 def check_fields(spec: WorkloadEntry, report: Report) -> None:

@@ -76,12 +76,19 @@ def _probe(probe: ReadinessProbe, report: Report) -> None:
     for name in ("initial_delay", "timeout", "period"):
         value = getattr(probe, f"{name}_seconds")
         if value < 0:
-            report.at(name.replace("_d", "D") + "Seconds").error("out-of-range", f"must not be negative, is {value}")
+            report.at(name.replace("_d", "D") + "Seconds").error(
+                "out-of-range", f"must not be negative, is {value}"
+            )
     for name in ("success", "failure"):
         value = getattr(probe, f"{name}_threshold")
         if value < 0:
             report.at(f"{name}Threshold").error("out-of-range", f"must not be negative, is {value}")
-    members = {"httpGet": probe.http_get, "tcpSocket": probe.tcp_socket, "exec": probe.exec, "grpc": probe.grpc}
+    members = {
+        "httpGet": probe.http_get,
+        "tcpSocket": probe.tcp_socket,
+        "exec": probe.exec,
+        "grpc": probe.grpc,
+    }
     report.one_of(members, required=True)
     if probe.http_get is not None:
         _http_probe(probe.http_get, report.at("httpGet"))

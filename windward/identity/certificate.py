@@ -76,7 +76,9 @@ def build_leaf(
 ) -> x509.Certificate:
     """A workload's certificate: empty subject, critical SAN with the identity, both extended usages."""
     builder = _begin(x509.Name([]), issuer.certificate.subject, public_key, validity, serial)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
     builder = builder.add_extension(_usage(ca=False), critical=True)
     uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)

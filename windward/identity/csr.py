@@ -63,7 +63,10 @@ def check_strictly(request: x509.CertificateSigningRequest, identity: SpiffeId) 
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise CsrError("the request's extensions cannot be parsed") from error
     organisation = NameOID.ORGANIZATION_NAME
-    if any(part.oid != organisation or part.value not in {"", b""} for part in subject) or len(subject) > 1:
+    if (
+        any(part.oid != organisation or part.value not in {"", b""} for part in subject)
+        or len(subject) > 1
+    ):
         raise CsrError("the subject must be empty")
     if [extension.oid for extension in extensions] != [ExtensionOID.SUBJECT_ALTERNATIVE_NAME]:
         raise CsrError("the request must have a subject alternative name and no other extension")

@@ -36,7 +36,11 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
 def weakness(key: PublicKeyTypes) -> str:
     """Why a public key may not be certified; empty when it may."""
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return "" if isinstance(key.curve, STRONG_CURVES) else f"curve {key.curve.name} is not allowed"
+        return (
+            "" if isinstance(key.curve, STRONG_CURVES) else f"curve {key.curve.name} is not allowed"
+        )
     if isinstance(key, rsa.RSAPublicKey):
-        return "" if key.key_size in RSA_BITS else f"an RSA key of {key.key_size} bits is not allowed"
+        return (
+            "" if key.key_size in RSA_BITS else f"an RSA key of {key.key_size} bits is not allowed"
+        )
     return "only EC (P-256, P-384) and RSA (2048 bits or more) keys are certified"

@@ -73,7 +73,9 @@ def workload_id(trust_domain: str, namespace: str, service_account: str) -> Spif
     """The id of a service account. Raises SpiffeIdError where a name would not be one path segment."""
     for name in (namespace, service_account):
         if not _SEGMENT.fullmatch(name):
-            raise SpiffeIdError(f"{name!r} cannot stand in a SPIFFE id: letters, digits, '.', '-', '_' only")
+            raise SpiffeIdError(
+                f"{name!r} cannot stand in a SPIFFE id: letters, digits, '.', '-', '_' only"
+            )
     return SpiffeId.parse(f"{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}")
 
 

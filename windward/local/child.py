@@ -43,7 +43,9 @@ class ChildSpec:
         """The command with everything that must happen between fork and exec in front of it."""
         drop = ("--regid", str(self.group), "--clear-groups") if self.group is not None else ()
         setpriv = shutil.which("setpriv")
-        guarded = (setpriv, "--pdeathsig", "KILL", *drop, *self.command) if setpriv else self.command
+        guarded = (
+            (setpriv, "--pdeathsig", "KILL", *drop, *self.command) if setpriv else self.command
+        )
         if self.namespace is None:
             return guarded
         enter = ("ip", "netns", "exec", self.namespace)

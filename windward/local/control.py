@@ -15,7 +15,13 @@ from windward.api.config.v1 import config_pb2, config_pb2_grpc
 from windward.api.trust.v1 import trust_pb2, trust_pb2_grpc
 from windward.client.certificates import CERTIFICATE_FILE, KEY_FILE, CertificateKeeper, Enrolment
 from windward.config.document import parse_documents
-from windward.identity.names import ADMIN_ACCOUNT, CITADEL_ACCOUNT, CONTROL_PLANE_DNS, PILOT_ACCOUNT, ROOT_NAMESPACE
+from windward.identity.names import (
+    ADMIN_ACCOUNT,
+    CITADEL_ACCOUNT,
+    CONTROL_PLANE_DNS,
+    PILOT_ACCOUNT,
+    ROOT_NAMESPACE,
+)
 from windward.identity.spiffe_id import workload_id
 from windward.local.errors import LocalMeshError
 from windward.rpc.channel import ChannelSource
@@ -33,7 +39,14 @@ class Administrator:
     key_name = KEY_FILE
 
     def __init__(
-        self, *, citadel_tls: str, citadel_mtls: str, pilot: str, bootstrap: Path, state: Path, trust_domain: str
+        self,
+        *,
+        citadel_tls: str,
+        citadel_mtls: str,
+        pilot: str,
+        bootstrap: Path,
+        state: Path,
+        trust_domain: str,
     ) -> None:
         self._keeper = CertificateKeeper(
             Enrolment(
@@ -57,12 +70,17 @@ class Administrator:
         self._citadel = ChannelSource(
             [self._citadel_mtls], server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT], source=source
         )
-        self._pilot = ChannelSource([self._pilot_address], server_name=CONTROL_PLANE_DNS[PILOT_ACCOUNT], source=source)
+        self._pilot = ChannelSource(
+            [self._pilot_address], server_name=CONTROL_PLANE_DNS[PILOT_ACCOUNT], source=source
+        )
         self._renewal = asyncio.create_task(self._keeper.run())
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._renewal.cancel()
         await asyncio.gather(self._renewal, return_exceptions=True)
@@ -94,7 +112,9 @@ class Administrator:
         for finding in answer.findings:
             if finding.severity == config_pb2.Finding.ERROR:
                 where = f"{finding.ref.kind}/{finding.ref.namespace}/{finding.ref.name}"
-                raise LocalMeshError(f"{finding.file}:{finding.line}: {where}: {finding.path}: {finding.message}")
+                raise LocalMeshError(
+                    f"{finding.file}:{finding.line}: {where}: {finding.path}: {finding.message}"
+                )
         return answer
 
     async def delete(self, refs: Iterable[config_pb2.ObjectRef]) -> config_pb2.DeleteResponse:
@@ -110,7 +130,9 @@ class Administrator:
     async def proxies(self) -> Sequence[config_pb2.ProxyStatus]:
         """Connected proxies; none while Pilot is away."""
         try:
-            answer = await self._stub().ListProxies(config_pb2.ListProxiesRequest(), timeout=CALL_TIMEOUT_S)
+            answer = await self._stub().ListProxies(
+                config_pb2.ListProxiesRequest(), timeout=CALL_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError:
             return []
         return list(answer.proxies)

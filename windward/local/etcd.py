@@ -30,7 +30,9 @@ def find_etcd() -> tuple[str, bool]:
         for path in Path(base).rglob("etcd"):
             if path.is_file():
                 return str(path), True
-    raise LocalMeshError("etcd not found: install it (apt-get install etcd-server), or give the mesh a running one")
+    raise LocalMeshError(
+        "etcd not found: install it (apt-get install etcd-server), or give the mesh a running one"
+    )
 
 
 def etcd_command(data: Path, *, client_port: int, peer_port: int) -> list[str]:
@@ -53,7 +55,9 @@ def etcd_command(data: Path, *, client_port: int, peer_port: int) -> list[str]:
         "--log-level=warn",
     ]
     if development:
-        sys.stderr.write("note: using the development etcd of the lock; it may corrupt data when killed\n")
+        sys.stderr.write(
+            "note: using the development etcd of the lock; it may corrupt data when killed\n"
+        )
         command.append("--experimental-initial-corrupt-check")
     return command
 
@@ -100,7 +104,7 @@ class EtcdProcess:
         return status == 200 and b'"true"' in body
 
     async def kill(self) -> None:
-        """kill -9, and wait until it is dead."""
+        """Kill -9, and wait until it is dead."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()

@@ -75,7 +75,9 @@ class Mesh:
         self.mode = mode or (Mode.LOOPBACK if reason else Mode.NAMESPACES)
         self.mode_reason = reason
         if self.mode is Mode.NAMESPACES and reason:
-            raise LocalMeshError(f"network namespaces are not possible here: {reason}; use --mode loopback")
+            raise LocalMeshError(
+                f"network namespaces are not possible here: {reason}; use --mode loopback"
+            )
         self.options = options or Options()
         self.parts: dict[str, Part] = {}
         self.gateway_url = ""
@@ -207,9 +209,7 @@ class Mesh:
         served = ports.pilot_mtls if name == "pilot" else ports.mixer_grpc
         spec = specs.pilot() if name == "pilot" else specs.mixer()
         what = "configuration" if name == "pilot" else "policy, telemetry"
-        await self._start(
-            name, what, spec, ("127.0.0.1", metrics), address=specs.control(served)
-        )
+        await self._start(name, what, spec, ("127.0.0.1", metrics), address=specs.control(served))
 
     async def _apply_configuration(self) -> None:
         files = topology.config_files(self.topology_file, self.topology)
@@ -224,7 +224,9 @@ class Mesh:
                 gateway = self.topology.gateway
                 spec = self.specs.gateway(gateway)
                 group.create_task(
-                    self._start_agent(gateway.name, "gateway", spec, gateway.namespace, gateway.service_account)
+                    self._start_agent(
+                        gateway.name, "gateway", spec, gateway.namespace, gateway.service_account
+                    )
                 )
 
     async def _start_workload(self, workload: topology.Workload) -> None:
@@ -284,7 +286,9 @@ class Mesh:
         folder = self._state(name)
         folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         token = await self.administrator.create_token(who)
-        descriptor = os.open(self.specs.token_file(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(
+            self.specs.token_file(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+        )
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
 
@@ -322,12 +326,18 @@ class Mesh:
                 ),
                 trust_domain=self.options.trust_domain,
                 trust_bundle_file=str(specs.trust_bundle_file.relative_to(self.directory)),
-                certificate_file=str((admin / self.administrator.certificate_name).relative_to(self.directory)),
+                certificate_file=str(
+                    (admin / self.administrator.certificate_name).relative_to(self.directory)
+                ),
                 key_file=str((admin / self.administrator.key_name).relative_to(self.directory)),
                 metrics={
                     "pilot": f"http://127.0.0.1:{ports.pilot_metrics}",
                     "citadel": f"http://127.0.0.1:{ports.citadel_metrics}",
-                    **({"mixer": f"http://127.0.0.1:{ports.mixer_metrics}"} if self.options.mixer else {}),
+                    **(
+                        {"mixer": f"http://127.0.0.1:{ports.mixer_metrics}"}
+                        if self.options.mixer
+                        else {}
+                    ),
                 },
                 gateway=self.gateway_url,
                 mode=self.mode.value,

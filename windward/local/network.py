@@ -67,7 +67,9 @@ async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
         assert place.namespace is not None
         await run(("ip", "-n", place.namespace, "-batch", "-"), member_batch(plan, place))
         if place.name in intercepted:
-            rules = restore_text(InterceptionSettings(exclude_outbound_cidrs=(f"{plan.control_address}/32",)))
+            rules = restore_text(
+                InterceptionSettings(exclude_outbound_cidrs=(f"{plan.control_address}/32",))
+            )
             enter = ("ip", "netns", "exec", place.namespace)
             await run((*enter, "iptables-restore", "--noflush", "--wait"), rules)
 
@@ -103,4 +105,6 @@ async def run(command: tuple[str, ...], stdin: str = "", *, tolerate: bool = Fal
     )
     said, _ = await process.communicate(stdin.encode())
     if process.returncode and not tolerate:
-        raise LocalMeshError(f"`{' '.join(command)}` failed: {said.decode(errors='replace').strip()}")
+        raise LocalMeshError(
+            f"`{' '.join(command)}` failed: {said.decode(errors='replace').strip()}"
+        )

@@ -203,5 +203,7 @@ def _command(service: str, flags: dict[str, str]) -> tuple[str, ...]:
     return (sys.executable, "-m", f"services.{service}.main", *words)
 
 
-def identity(account: str, namespace: str = ROOT_NAMESPACE, trust_domain: str = TRUST_DOMAIN) -> str:
+def identity(
+    account: str, namespace: str = ROOT_NAMESPACE, trust_domain: str = TRUST_DOMAIN
+) -> str:
     return f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}"

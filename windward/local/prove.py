@@ -47,7 +47,9 @@ class Answers:
     pages: tuple[dict[str, object], ...]
 
     def review_versions(self) -> Counter[str]:
-        return Counter(str(page["reviews"]["version"]) for page in self.pages if page.get("reviews"))  # type: ignore[index]
+        return Counter(
+            str(page["reviews"]["version"]) for page in self.pages if page.get("reviews")
+        )  # type: ignore[index]
 
 
 async def prove(mesh: Mesh) -> AsyncIterator[Check]:
@@ -80,7 +82,9 @@ def _all_answered(answers: Answers) -> Check:
     total = sum(answers.statuses.values())
     seen = ", ".join(f"{count} x {status}" for status, count in sorted(answers.statuses.items()))
     ok = answers.statuses[200] == total == REQUESTS
-    return Check("requests through gateway and sidecars are answered", f"{REQUESTS} x 200", seen, ok)
+    return Check(
+        "requests through gateway and sidecars are answered", f"{REQUESTS} x 200", seen, ok
+    )
 
 
 def _split(answers: Answers) -> Check:
@@ -101,7 +105,9 @@ def _split(answers: Answers) -> Check:
 def _caller_identity(mesh: Mesh, answers: Answers) -> Check:
     """The reviews service saw, in x-forwarded-client-cert, who called it over mTLS."""
     caller = identity("storefront", "bookshop", mesh.options.trust_domain)
-    certificates = [str(page["reviews"]["client_cert"]) for page in answers.pages if page.get("reviews")]  # type: ignore[index]
+    certificates = [
+        str(page["reviews"]["client_cert"]) for page in answers.pages if page.get("reviews")
+    ]  # type: ignore[index]
     seen = {match for text in certificates for match in re.findall(r"URI=([^;,]+)", text)}
     return Check(
         "calls are mTLS: the server sees the caller's identity",
@@ -204,7 +210,10 @@ async def shop(mesh: Mesh, count: int, headers: dict[str, str] | None = None) ->
 
     from aiohttp import ClientSession, ClientTimeout
 
-    async with ClientSession(timeout=ClientTimeout(total=20)) as session, asyncio.TaskGroup() as group:
+    async with (
+        ClientSession(timeout=ClientTimeout(total=20)) as session,
+        asyncio.TaskGroup() as group,
+    ):
         for _ in range(LANES):
             group.create_task(lane(session))
     return Answers(statuses, tuple(pages))

@@ -19,7 +19,9 @@ async def http_get(host: str, port: int, path: str, timeout_s: float = 2.0) -> t
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(host, port, limit=LIMIT_BYTES)
         try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            writer.write(
+                f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            )
             await writer.drain()
             answer = await reader.read(-1)
         finally:

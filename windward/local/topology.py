@@ -62,7 +62,9 @@ def load_topology(path: Path) -> Topology:
     names = topology.names
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise LocalMeshError(f"{path}: more than one workload is named {', '.join(sorted(doubled))}")
+        raise LocalMeshError(
+            f"{path}: more than one workload is named {', '.join(sorted(doubled))}"
+        )
     return topology
 
 

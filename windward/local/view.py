@@ -59,7 +59,9 @@ class View:
         for part in list(self.mesh.parts.values()):
             if self._shown.get(part.name) is not part.state:
                 self._shown[part.name] = part.state
-                self.console.print(f"{part.name:<16} {part.state.value:<9} {part.address}", highlight=False)
+                self.console.print(
+                    f"{part.name:<16} {part.state.value:<9} {part.address}", highlight=False
+                )
 
 
 def parts_table(parts: Iterable[Part]) -> Table:
@@ -91,12 +93,18 @@ def show_mode(console: Console, mesh: Mesh) -> None:
 
 def show_next(console: Console, mesh: Mesh) -> None:
     """The five commands to try next."""
-    console.print(f"\nThe Bookshop is open at [bold]{mesh.gateway_url}[/bold]. In another shell:", highlight=False)
+    console.print(
+        f"\nThe Bookshop is open at [bold]{mesh.gateway_url}[/bold]. In another shell:",
+        highlight=False,
+    )
     for command, what in (
         (f"curl -s {mesh.gateway_url}/1", "ask for a book"),
         (f"curl -s -H 'end-user: tester' {mesh.gateway_url}/1", "be routed to reviews v2"),
         (".venv/bin/windward proxy status", "which Envoy has what"),
-        (".venv/bin/windward get virtualservice reviews -n bookshop -o yaml", "how reviews are split"),
+        (
+            ".venv/bin/windward get virtualservice reviews -n bookshop -o yaml",
+            "how reviews are split",
+        ),
         (".venv/bin/windward describe virtualservice reviews -n bookshop", "who has accepted it"),
     ):
         console.print(f"  {command}   [dim]# {what}[/dim]", highlight=False, soft_wrap=True)

@@ -51,7 +51,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler: Any = await continuation(handler_call_details)
@@ -63,12 +65,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), **serialisers)
+            return grpc.unary_unary_rpc_method_handler(
+                _unary(handler.unary_unary, method), **serialisers
+            )
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, method), **serialisers)
+            return grpc.unary_stream_rpc_method_handler(
+                _stream(handler.unary_stream, method), **serialisers
+            )
         if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, method), **serialisers)
-        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), **serialisers)
+            return grpc.stream_unary_rpc_method_handler(
+                _unary(handler.stream_unary, method), **serialisers
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            _stream(handler.stream_stream, method), **serialisers
+        )
 
 
 def _unary(behaviour: Any, method: str) -> Any:

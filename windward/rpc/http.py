@@ -42,7 +42,9 @@ async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
     """Start serving. Raises OSError when the port is taken."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with suppress(
+            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+        ):
             async with asyncio.timeout(READ_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
             response = await _answer(head, writer, routes)

@@ -31,7 +31,9 @@ OPTIONS = (
 
 
 def new_server(
-    *, interceptors: Sequence[grpc.aio.ServerInterceptor] = (), options: Sequence[tuple[str, Any]] = ()
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.aio.Server:
     """A server without ports or services; later options win over the kit's."""
     return grpc.aio.server(interceptors=list(interceptors), options=[*OPTIONS, *options])
@@ -40,8 +42,15 @@ def new_server(
 def listen_plaintext(server: grpc.aio.Server, address: str, *, setting: str) -> int:
     """Serve without TLS; loopback and unix sockets only. Returns the port."""
     host = address.rpartition(":")[0].strip("[]")
-    if not (address.startswith("unix:") or host == "localhost" or host.startswith("127.") or host == "::1"):
-        raise FatalError(f"{setting} {address}: plaintext is served on loopback only; use the mTLS port")
+    if not (
+        address.startswith("unix:")
+        or host == "localhost"
+        or host.startswith("127.")
+        or host == "::1"
+    ):
+        raise FatalError(
+            f"{setting} {address}: plaintext is served on loopback only; use the mTLS port"
+        )
     return _bind(lambda: server.add_insecure_port(address), address, setting)
 
 
@@ -93,7 +102,7 @@ def _credentials(source: TlsSource, *, require_client: bool) -> grpc.ServerCrede
 
 
 def add_standard_services(server: grpc.aio.Server, services: Sequence[str]) -> HealthServicer:
-    """gRPC health (all named services SERVING) and reflection. Returns health, to say NOT_SERVING on drain."""
+    """GRPC health (all named services SERVING) and reflection. Returns health, to say NOT_SERVING on drain."""
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME]

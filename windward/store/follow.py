@@ -1,7 +1,7 @@
 """Following a prefix for ever: everything once, then every change, whatever happens to the store in between.
 
-    list -> Batch of everything (also when empty) -> watch -> Batch of changes ...
-    Compacted, StoreReset, or the anti-entropy interval -> list again -> only the differences, deletions included
+list -> Batch of everything (also when empty) -> watch -> Batch of changes ...
+Compacted, StoreReset, or the anti-entropy interval -> list again -> only the differences, deletions included
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ async def follow(
                     yield Batch(fresh, batch.revision)
 
 
-async def _watch(
-    store: Store, prefix: str, revision: int, limit_s: float
-) -> AsyncIterator[Batch]:
+async def _watch(store: Store, prefix: str, revision: int, limit_s: float) -> AsyncIterator[Batch]:
     """A watch that ends, without an error, when it is time to list again."""
     deadline = asyncio.get_running_loop().time() + limit_s
     watch = store.watch(prefix, from_revision=revision + 1)

@@ -74,7 +74,9 @@ class MemoryStore:
         self.expire_leases()
         if revision is not None:
             state = self._state(revision)
-            found = sorted((entry for key, entry in state.items() if key.startswith(prefix)), key=_key)
+            found = sorted(
+                (entry for key, entry in state.items() if key.startswith(prefix)), key=_key
+            )
             return Listing(tuple(found), revision)
         entries = []
         for key in self._keys[bisect_left(self._keys, prefix) :]:
@@ -96,7 +98,11 @@ class MemoryStore:
             if not held:
                 raise Conflict(f"{condition.key} has changed")
         for operation in transaction.operations:
-            if isinstance(operation, Write) and operation.lease and operation.lease not in self._leases:
+            if (
+                isinstance(operation, Write)
+                and operation.lease
+                and operation.lease not in self._leases
+            ):
                 raise LeaseLost(f"lease {operation.lease:x} has expired")
         return self._apply(transaction.operations)
 
@@ -170,7 +176,9 @@ class MemoryStore:
                 self._forget(before)
             created = before.create_revision if before else revision
             version = before.version + 1 if before else 1
-            entry = Entry(operation.key, operation.value, created, revision, version, operation.lease)
+            entry = Entry(
+                operation.key, operation.value, created, revision, version, operation.lease
+            )
             self._entries[entry.key] = entry
             insort(self._keys, entry.key)
             if entry.lease:

@@ -20,7 +20,9 @@ def open_store(url: str) -> Store:
         return MemoryStore()
     parts = urlsplit(url)
     if parts.scheme not in {"etcd", "etcds"} or not parts.netloc or parts.path.strip("/"):
-        raise ValueError(f"{url!r} is not a store: write etcd://host:port[,host:port], etcds://..., or memory:")
+        raise ValueError(
+            f"{url!r} is not a store: write etcd://host:port[,host:port], etcds://..., or memory:"
+        )
     credentials, _, hosts = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
     query = {key: values[-1] for key, values in parse_qs(parts.query).items()}

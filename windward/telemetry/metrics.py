@@ -1,8 +1,8 @@
 """Metrics for Prometheus and health for probes, on one small HTTP port.
 
-    /metrics          Prometheus text
-    /healthz/live     200 while the process runs
-    /healthz/ready    200 once it serves; 503 with the reason otherwise
+/metrics          Prometheus text
+/healthz/live     200 while the process runs
+/healthz/ready    200 once it serves; 503 with the reason otherwise
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def configure(service: str, endpoint: str) -> Callable[[], None]:
 
 
 @contextmanager
-def span(name: str, **attributes: str | int | float) -> Iterator[None]:
+def span(name: str, **attributes: str | float) -> Iterator[None]:
     """A span around a block; free when tracing is off."""
     if _tracer is None:
         yield

@@ -60,7 +60,11 @@ class Resource:
     def __post_init__(self) -> None:
         version = blake2b(self.body, digest_size=8).hexdigest()
         wrapped = _bytes_field(1, self.type_url.encode()) + _bytes_field(2, self.body)
-        entry = _bytes_field(1, version.encode()) + _bytes_field(2, wrapped) + _bytes_field(3, self.name.encode())
+        entry = (
+            _bytes_field(1, version.encode())
+            + _bytes_field(2, wrapped)
+            + _bytes_field(3, self.name.encode())
+        )
         object.__setattr__(self, "version", version)
         object.__setattr__(self, "any_entry", _bytes_field(2, wrapped))
         object.__setattr__(self, "delta_entry", _bytes_field(2, entry))

@@ -18,7 +18,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from windward.xds.envelope import delta_response, sotw_response
-from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, PUSH_ORDER, ROUTE, Resource, ResourceSet
+from windward.xds.resource import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    PUSH_ORDER,
+    ROUTE,
+    Resource,
+    ResourceSet,
+)
 from windward.xds.subscription import Subscription
 
 CHUNK = 50
@@ -180,9 +188,15 @@ class DeltaStream(_Stream):
             return []
         if state.split:
             singles, state.split = state.split, []
-            return [self._send(type_url, state, [resource], (), single=True) for resource in singles]
+            return [
+                self._send(type_url, state, [resource], (), single=True) for resource in singles
+            ]
         available = self.available(type_url)
-        names = available if state.subscription.wildcard else state.subscription.names & available.keys()
+        names = (
+            available
+            if state.subscription.wildcard
+            else state.subscription.names & available.keys()
+        )
         due = [
             available[name]
             for name in sorted(names)
@@ -206,7 +220,11 @@ class DeltaStream(_Stream):
     def _missing(self, type_url: str, state: TypeState) -> tuple[str, ...]:
         """Named resources that do not exist: said once, so that the client need not wait for them."""
         available = self.available(type_url)
-        gone = [n for n in sorted(state.subscription.names) if n not in available and n not in state.known]
+        gone = [
+            n
+            for n in sorted(state.subscription.names)
+            if n not in available and n not in state.known
+        ]
         for name in gone:
             state.known[name] = ""
         return tuple(gone)
@@ -222,7 +240,9 @@ class DeltaStream(_Stream):
                 if version and name not in available and state.subscription.wants(name)
             )
         )
-        if not gone or (type_url in {CLUSTER, ENDPOINT} and not (self.settled(LISTENER) and self.settled(ROUTE))):
+        if not gone or (
+            type_url in {CLUSTER, ENDPOINT} and not (self.settled(LISTENER) and self.settled(ROUTE))
+        ):
             return []
         for name in gone:
             state.known[name] = ""
@@ -325,7 +345,9 @@ class SotwStream(_Stream):
             del state.known[name]
         state.known.update({resource.name: resource.version for resource in chosen})
         nonce = self.next_nonce(type_url)
-        state.pending[nonce] = Sent({r.name: r for r in chosen}, (), self.current.revision, single=False)
+        state.pending[nonce] = Sent(
+            {r.name: r for r in chosen}, (), self.current.revision, single=False
+        )
         state.last_nonce = nonce
         state.sent_revision = self.current.revision
         return sotw_response(type_url, chosen, str(self.current.version), nonce)

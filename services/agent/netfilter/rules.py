@@ -32,7 +32,12 @@ class InterceptionSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what could not be a rule: nothing unchecked reaches iptables."""
-        for port in (*self.exclude_inbound_ports, *self.exclude_outbound_ports, self.outbound_port, self.inbound_port):
+        for port in (
+            *self.exclude_inbound_ports,
+            *self.exclude_outbound_ports,
+            self.outbound_port,
+            self.inbound_port,
+        ):
             if not 1 <= port <= 65535:
                 raise ValueError(f"{port} is not a port")
         for cidr in self.exclude_outbound_cidrs:
@@ -49,7 +54,10 @@ def restore_text(settings: InterceptionSettings) -> str:
     ]
     for port in (*OWN_PORTS, *settings.exclude_inbound_ports):
         lines.append(f"-A WINDWARD_INBOUND -p tcp --dport {port} -j RETURN")
-    lines += ["-A WINDWARD_INBOUND -p tcp -j WINDWARD_IN_REDIRECT", "-A OUTPUT -p tcp -j WINDWARD_OUTPUT"]
+    lines += [
+        "-A WINDWARD_INBOUND -p tcp -j WINDWARD_IN_REDIRECT",
+        "-A OUTPUT -p tcp -j WINDWARD_OUTPUT",
+    ]
     for port in settings.exclude_outbound_ports:
         lines.append(f"-A WINDWARD_OUTPUT -p tcp --dport {port} -j RETURN")
     lines.append(f"-A WINDWARD_OUTPUT -o lo -s {SELF} -j RETURN")

@@ -67,7 +67,9 @@ class SecretServer:
             raise invalid("no such secret: default and ROOTCA exist")
         return responses[0]
 
-    async def delta(self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def delta(
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         stream = DeltaStream(self._current())
 
         def take_in(raw: bytes) -> None:
@@ -86,13 +88,17 @@ class SecretServer:
         async for response in self._pump(requests, stream, take_in):
             yield response
 
-    async def stream(self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def stream(
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         stream = SotwStream(self._current())
 
         def take_in(raw: bytes) -> None:
             request = discovery_pb2.DiscoveryRequest.FromString(raw)
             error = request.error_detail.message if request.HasField("error_detail") else ""
-            stream.request(SotwRequest(SECRET, tuple(request.resource_names), request.response_nonce, error))
+            stream.request(
+                SotwRequest(SECRET, tuple(request.resource_names), request.response_nonce, error)
+            )
 
         async for response in self._pump(requests, stream, take_in):
             yield response
@@ -100,7 +106,9 @@ class SecretServer:
     def _current(self) -> ResourceSet:
         return secrets_of(self._source.current, self._source.sequence)
 
-    async def _pump(self, requests: AsyncIterator[bytes], stream: Any, take_in: Any) -> AsyncIterator[bytes]:
+    async def _pump(
+        self, requests: AsyncIterator[bytes], stream: Any, take_in: Any
+    ) -> AsyncIterator[bytes]:
         iterator = aiter(requests)
         reading = asyncio.ensure_future(_next(iterator))
         changing = asyncio.ensure_future(self._source.changed(stream.current.version))
@@ -108,7 +116,9 @@ class SecretServer:
             while True:
                 for response in stream.take():
                     yield response
-                done, _ = await asyncio.wait({reading, changing}, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    {reading, changing}, return_when=asyncio.FIRST_COMPLETED
+                )
                 if changing in done:
                     stream.update(self._current())
                     changing = asyncio.ensure_future(self._source.changed(stream.current.version))

@@ -12,7 +12,10 @@ from windward.rpc.http import Request, Response, Routes
 
 
 def status_routes(
-    admin: Admin, registry: CollectorRegistry, not_ready: Callable[[], Awaitable[str]], stop: Callable[[], None]
+    admin: Admin,
+    registry: CollectorRegistry,
+    not_ready: Callable[[], Awaitable[str]],
+    stop: Callable[[], None],
 ) -> Routes:
     async def ready(_: Request) -> Response:
         reason = await not_ready()

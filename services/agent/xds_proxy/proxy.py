@@ -40,9 +40,13 @@ class XdsProxy:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def stream(self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def stream(
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         """State of the world: passed through as it is."""
-        call = self._channels.channel().stream_stream(f"/{SERVICE}/StreamAggregatedResources")(requests)
+        call = self._channels.channel().stream_stream(f"/{SERVICE}/StreamAggregatedResources")(
+            requests
+        )
         try:
             async for response in call:
                 yield response
@@ -52,7 +56,9 @@ class XdsProxy:
         finally:
             call.cancel()
 
-    async def delta(self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def delta(
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         self._newest += 1
         mine = self._newest
         session = DeltaSession()
@@ -106,7 +112,11 @@ class XdsProxy:
             try:
                 await self._one_upstream(session, upward, downward, first=first)
             except grpc.aio.AioRpcError as error:
-                log.warning("xds.upstream_broken", pilot=self._channels.address, reason=f"{error.code().name}: {error.details()}")
+                log.warning(
+                    "xds.upstream_broken",
+                    pilot=self._channels.address,
+                    reason=f"{error.code().name}: {error.details()}",
+                )
             self.connected = False
             self.reconnects += 1
             first = False

@@ -81,7 +81,9 @@ class DeltaSession:
             state.waiting.clear()
             names = sorted(state.names)
             request = Request(type_url=type_url, initial_resource_versions=state.versions)
-            request.resource_names_subscribe.extend(["*", *names] if state.legacy_wildcard and names else names)
+            request.resource_names_subscribe.extend(
+                ["*", *names] if state.legacy_wildcard and names else names
+            )
             if not requests:
                 request.node.ParseFromString(self._node)
             requests.append(request.SerializeToString())

@@ -12,9 +12,9 @@ from datetime import datetime
 import grpc
 
 from services.citadel import metrics
+from services.citadel.authn.caller import authenticate
 from services.citadel.authority.root import Root
 from services.citadel.authority.signing import ExpiredAuthorityError, Policy, TtlError, issue
-from services.citadel.authn.caller import authenticate
 from windward.api.istio.v1.auth import ca_pb2, ca_pb2_grpc
 from windward.identity.csr import CsrError
 from windward.rpc.errors import RefusedError, invalid
@@ -27,7 +27,12 @@ log = get_logger()
 
 class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
     def __init__(
-        self, store: Store, root: Root, policy: Policy, trust_domain: str, now: Callable[[], datetime]
+        self,
+        store: Store,
+        root: Root,
+        policy: Policy,
+        trust_domain: str,
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._root = root
@@ -62,7 +67,9 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
                 raise invalid(f"CSR signing error ({error})") from error
             except ExpiredAuthorityError as error:
                 metrics.SIGN_ERRORS.labels("ca_not_ready").inc()
-                raise RefusedError(grpc.StatusCode.INTERNAL, f"CSR signing error ({error})") from error
+                raise RefusedError(
+                    grpc.StatusCode.INTERNAL, f"CSR signing error ({error})"
+                ) from error
         metrics.ISSUED.inc()
         log.info(
             "citadel.issued",

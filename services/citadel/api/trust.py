@@ -28,7 +28,9 @@ BUNDLE_SEQUENCE = 1
 
 
 class TrustService(trust_pb2_grpc.TrustServiceServicer):
-    def __init__(self, store: Store, root: Root, trust_domain: str, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, store: Store, root: Root, trust_domain: str, stopping: asyncio.Event
+    ) -> None:
         self._store = store
         self._root = root
         self._trust_domain = trust_domain
@@ -62,7 +64,9 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
         except SpiffeIdError as error:
             raise invalid(f"identity: {error}") from error
         if identity.trust_domain != self._trust_domain or identity.workload is None:
-            raise invalid(f"identity: must be spiffe://{self._trust_domain}/ns/NAMESPACE/sa/ACCOUNT, is {text}")
+            raise invalid(
+                f"identity: must be spiffe://{self._trust_domain}/ns/NAMESPACE/sa/ACCOUNT, is {text}"
+            )
         return identity
 
     async def WatchTrustBundle(  # noqa: N802  the wire's name

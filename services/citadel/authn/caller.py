@@ -17,7 +17,9 @@ log = get_logger()
 OPAQUE = "request authenticate failure"
 
 
-async def authenticate(context: grpc.aio.ServicerContext, store: Store, trust_domain: str) -> SpiffeId:
+async def authenticate(
+    context: grpc.aio.ServicerContext, store: Store, trust_domain: str
+) -> SpiffeId:
     """The caller: by its certificate on the mTLS port, by its join token elsewhere. Raises RefusedError."""
     identity = peer_identity(context)
     if identity is not None:

@@ -1,7 +1,7 @@
 """The root: made once for a mesh, however many replicas start at once, and kept sealed in the store.
 
-    get -> present: unseal, check
-        -> absent: make, create if still absent; whoever loses that race takes the winner's
+get -> present: unseal, check
+    -> absent: make, create if still absent; whoever loses that race takes the winner's
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def _load(path: Path) -> bytes:
     if mode & 0o077:
         raise SealingError(f"--kek-file {path}: readable by others; chmod 600 it")
     if len(key) != KEY_BYTES:
-        raise SealingError(f"--kek-file {path}: has {len(key)} bytes, needs {KEY_BYTES} random ones")
+        raise SealingError(
+            f"--kek-file {path}: has {len(key)} bytes, needs {KEY_BYTES} random ones"
+        )
     return key
 
 
@@ -57,4 +59,6 @@ def unseal(key: bytes, sealed: bytes, place: str) -> bytes:
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
     except (InvalidTag, ValueError) as error:
-        raise SealingError("the key-encryption key is not the one that sealed the root: check --kek-file") from error
+        raise SealingError(
+            "the key-encryption key is not the one that sealed the root: check --kek-file"
+        ) from error

@@ -64,7 +64,9 @@ def granted_lifetime_s(policy: Policy, asked_s: int) -> float:
     if asked_s <= 0:
         return policy.default_ttl_s
     if asked_s > policy.max_ttl_s:
-        raise TtlError(f"the requested TTL of {asked_s} s is longer than the maximum of {policy.max_ttl_s:.0f} s")
+        raise TtlError(
+            f"the requested TTL of {asked_s} s is longer than the maximum of {policy.max_ttl_s:.0f} s"
+        )
     return float(asked_s)
 
 

@@ -16,7 +16,8 @@ log = get_logger()
 
 class Workloads:
     """Joins addresses and names with registration records. A record that vanishes is still known: its last requests
-    may be reported after it."""
+    may be reported after it.
+    """
 
     def __init__(self) -> None:
         self._by_address: dict[str, RegisteredWorkload] = {}

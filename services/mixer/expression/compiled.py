@@ -85,10 +85,7 @@ class Expression:
 
     text: str
     type: ValueType
-    code: Any
-
-    def evaluate(self, bag: Bag) -> Any:
-        return eval(self.code, _NAMESPACE, {"bag": bag})  # noqa: S307  our own AST, no text of a user
+    evaluate: Callable[[Bag], Any]
 
 
 def compile_expression(text: str, wanted: ValueType | None = None) -> Expression:
@@ -97,8 +94,10 @@ def compile_expression(text: str, wanted: ValueType | None = None) -> Expression
     kind, tree = _build(node)
     if wanted is not None and kind is not wanted:
         raise ExpressionError(f"must be {wanted.value}, is {kind.value}")
-    whole = ast.fix_missing_locations(ast.Expression(tree))
-    return Expression(text, kind, compile(whole, "<expression>", "eval"))
+    bag = ast.arguments([], [ast.arg("bag")], None, [], [], None, [])
+    whole = ast.fix_missing_locations(ast.Expression(ast.Lambda(bag, tree)))
+    code = compile(whole, "<expression>", "eval")
+    return Expression(text, kind, eval(code, _NAMESPACE))  # noqa: S307  our own AST, no text of a user
 
 
 def _build(node: Node) -> tuple[ValueType, ast.expr]:
@@ -146,7 +145,9 @@ def _arity(node: Call, count: int) -> None:
 def _expect(node: Call, index: int, wanted: ValueType) -> ast.expr:
     kind, tree = _build(node.arguments[index])
     if kind is not wanted:
-        raise ExpressionError(f"{node.function} arg {index + 1} must be {wanted.value}, is {kind.value}")
+        raise ExpressionError(
+            f"{node.function} arg {index + 1} must be {wanted.value}, is {kind.value}"
+        )
     return tree
 
 
@@ -178,7 +179,9 @@ def _alternative(node: Call) -> tuple[ValueType, ast.expr]:
     for option in reversed(options[:-1]):
         other, _ = _build(option)
         if other is not kind:
-            raise ExpressionError(f"both sides of | must be of one type, not {other.value} and {kind.value}")
+            raise ExpressionError(
+                f"both sides of | must be of one type, not {other.value} and {kind.value}"
+            )
         tree = _helper("_or", _thunk(_optional(option)), _thunk(tree))
     return kind, tree
 

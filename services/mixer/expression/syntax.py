@@ -65,7 +65,9 @@ class _Token:
 def parse(text: str) -> Node:
     """Raises ExpressionError."""
     if len(text) > LONGEST:
-        raise ExpressionError(f"an expression has at most {LONGEST} characters, this one {len(text)}")
+        raise ExpressionError(
+            f"an expression has at most {LONGEST} characters, this one {len(text)}"
+        )
     parser = _Parser(_tokens(text), len(text))
     node = parser.expression(1, 0)
     if parser.peek() is not None:
@@ -80,7 +82,9 @@ def _tokens(text: str) -> list[_Token]:
         if match is None or match.lastgroup is None:
             if not text[at:].strip():
                 break
-            raise ExpressionError(f"unexpected character {text[at:].lstrip()[0]!r} at position {at + 1}")
+            raise ExpressionError(
+                f"unexpected character {text[at:].lstrip()[0]!r} at position {at + 1}"
+            )
         found.append(_Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
         at = match.end()
     return found
@@ -164,7 +168,11 @@ class _Parser:
         self._at += 1
         target, dot, method = token.text.rpartition(".")
         arguments = self._arguments(depth)
-        return Call(method, (Attribute(target), *arguments)) if dot else Call(token.text, tuple(arguments))
+        return (
+            Call(method, (Attribute(target), *arguments))
+            if dot
+            else Call(token.text, tuple(arguments))
+        )
 
     def _arguments(self, depth: int) -> tuple[Node, ...]:
         made: list[Node] = []

@@ -37,14 +37,19 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
     async def Check(  # noqa: N802  the wire's name
         self, request: external_auth_pb2.CheckRequest, context: grpc.aio.ServicerContext
     ) -> external_auth_pb2.CheckResponse:
-        opens = any(key == FAIL_POLICY_HEADER and value == "open" for key, value in context.invocation_metadata() or ())
+        opens = any(
+            key == FAIL_POLICY_HEADER and value == "open"
+            for key, value in context.invocation_metadata() or ()
+        )
         with span("mixer.check"):
             bag = attributes(request.attributes, self._workloads)
             try:
                 verdict = self._rules().check(bag, opens=opens)
             except (AbsentError, EvaluationError) as error:
                 metrics.CHECK_ERRORS.inc()
-                raise RefusedError(grpc.StatusCode.INTERNAL, f"an instance cannot be built: {error}") from error
+                raise RefusedError(
+                    grpc.StatusCode.INTERNAL, f"an instance cannot be built: {error}"
+                ) from error
         metrics.CHECKS.labels("denied" if verdict.code else "ok").inc()
         return response(verdict)
 
@@ -55,19 +60,25 @@ def response(verdict: Verdict) -> external_auth_pb2.CheckResponse:
     denied = external_auth_pb2.DeniedHttpResponse(body=verdict.message)
     denied.status.code = HTTP_OF_CODE.get(verdict.code, 403)  # type: ignore[assignment]
     denied.headers.append(
-        base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key="content-type", value="text/plain"))
+        base_pb2.HeaderValueOption(
+            header=base_pb2.HeaderValue(key="content-type", value="text/plain")
+        )
     )
     return external_auth_pb2.CheckResponse(
         status=status_pb2.Status(code=verdict.code, message=verdict.message), denied_response=denied
     )
 
 
-def attributes(given: attribute_context_pb2.AttributeContext, workloads: Workloads) -> dict[str, Any]:
+def attributes(
+    given: attribute_context_pb2.AttributeContext, workloads: Workloads
+) -> dict[str, Any]:
     """Mixer's attributes of one request. Peers are joined with their registration by address."""
     http = given.request.http
     bag: dict[str, Any] = {
         "context.reporter.kind": "inbound",
-        "context.protocol": "grpc" if http.headers.get("content-type", "").startswith("application/grpc") else "http",
+        "context.protocol": "grpc"
+        if http.headers.get("content-type", "").startswith("application/grpc")
+        else "http",
         "request.id": http.id,
         "request.method": http.method,
         "request.path": http.path,
@@ -82,12 +93,21 @@ def attributes(given: attribute_context_pb2.AttributeContext, workloads: Workloa
     }
     _peer(bag, "source", given.source, workloads)
     _peer(bag, "destination", given.destination, workloads)
-    bag.update({key: value for key, value in given.context_extensions.items() if key.startswith("destination.")})
+    bag.update(
+        {
+            key: value
+            for key, value in given.context_extensions.items()
+            if key.startswith("destination.")
+        }
+    )
     return bag
 
 
 def _peer(
-    bag: dict[str, Any], side: str, peer: attribute_context_pb2.AttributeContext.Peer, workloads: Workloads
+    bag: dict[str, Any],
+    side: str,
+    peer: attribute_context_pb2.AttributeContext.Peer,
+    workloads: Workloads,
 ) -> None:
     import ipaddress
 

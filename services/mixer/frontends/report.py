@@ -45,12 +45,18 @@ class Reporter:
     @classmethod
     def of(cls, identifier: als_pb2.StreamAccessLogsMessage.Identifier) -> Reporter:
         fields = identifier.node.metadata.fields
-        labels = {key: value.string_value for key, value in fields["LABELS"].struct_value.fields.items()} if "LABELS" in fields else {}
+        labels = (
+            {key: value.string_value for key, value in fields["LABELS"].struct_value.fields.items()}
+            if "LABELS" in fields
+            else {}
+        )
         return cls(
             inbound=identifier.log_name == INBOUND,
             name=fields["WORKLOAD_NAME"].string_value if "WORKLOAD_NAME" in fields else "",
             namespace=fields["NAMESPACE"].string_value if "NAMESPACE" in fields else "",
-            service_account=fields["SERVICE_ACCOUNT"].string_value if "SERVICE_ACCOUNT" in fields else "",
+            service_account=fields["SERVICE_ACCOUNT"].string_value
+            if "SERVICE_ACCOUNT" in fields
+            else "",
             labels=labels,
         )
 
@@ -81,7 +87,9 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
             return
         common = entry.common_properties
         labels = self._labels(reporter, common)
-        grpc_request = entry.request.request_headers.get("content-type", "").startswith("application/grpc")
+        grpc_request = entry.request.request_headers.get("content-type", "").startswith(
+            "application/grpc"
+        )
         values = (
             *labels,
             "grpc" if grpc_request else "http",
@@ -92,14 +100,24 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
             _security(reporter, common),
         )
         metrics.REQUESTS.labels(*values).inc()
-        metrics.DURATION.labels(*values).observe(common.duration.ToTimedelta().total_seconds() or _last_byte_s(common))
+        metrics.DURATION.labels(*values).observe(
+            common.duration.ToTimedelta().total_seconds() or _last_byte_s(common)
+        )
         request, response = entry.request, entry.response
-        metrics.REQUEST_BYTES.labels(*values).observe(request.request_headers_bytes + request.request_body_bytes)
-        metrics.RESPONSE_BYTES.labels(*values).observe(response.response_headers_bytes + response.response_body_bytes)
+        metrics.REQUEST_BYTES.labels(*values).observe(
+            request.request_headers_bytes + request.request_body_bytes
+        )
+        metrics.RESPONSE_BYTES.labels(*values).observe(
+            response.response_headers_bytes + response.response_body_bytes
+        )
 
     def _tcp(self, reporter: Reporter, entry: accesslog_pb2.TCPAccessLogEntry) -> None:
         common = entry.common_properties
-        values = (*self._labels(reporter, common), _flags(common.response_flags), _security(reporter, common))
+        values = (
+            *self._labels(reporter, common),
+            _flags(common.response_flags),
+            _security(reporter, common),
+        )
         connection = entry.connection_properties
         metrics.TCP_OPENED.labels(*values).inc()
         metrics.TCP_CLOSED.labels(*values).inc()
@@ -122,7 +140,9 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
                 *_service(host, name, namespace),
             )
         destination = self._workloads.at(common.upstream_remote_address.socket_address.address)
-        host = common.upstream_cluster.split("|")[3] if common.upstream_cluster.count("|") == 3 else ""
+        host = (
+            common.upstream_cluster.split("|")[3] if common.upstream_cluster.count("|") == 3 else ""
+        )
         return (
             "source",
             *_workload_labels(own, self._principal(own, reporter)),
@@ -143,12 +163,16 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
         )
 
     def _principal(self, workload: RegisteredWorkload | None, reporter: Reporter | None) -> str:
-        account = reporter.service_account if reporter else workload.service_account if workload else ""
+        account = (
+            reporter.service_account if reporter else workload.service_account if workload else ""
+        )
         namespace = reporter.namespace if reporter else workload.namespace if workload else ""
         return f"{SPIFFE}{self._trust_domain}/ns/{namespace}/sa/{account}" if account else UNKNOWN
 
 
-def _workload_labels(workload: RegisteredWorkload | None, principal: str) -> tuple[str, str, str, str, str]:
+def _workload_labels(
+    workload: RegisteredWorkload | None, principal: str
+) -> tuple[str, str, str, str, str]:
     """app, principal, workload, workload namespace, version."""
     if workload is None:
         return (UNKNOWN, principal or UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)

@@ -8,7 +8,13 @@ from typing import Any
 
 from services.mixer.adapters.checks import Check, Verdict, denier, list_checker
 from services.mixer.attributes.vocabulary import ValueType
-from services.mixer.expression.compiled import AbsentError, Bag, EvaluationError, Expression, compile_expression
+from services.mixer.expression.compiled import (
+    AbsentError,
+    Bag,
+    EvaluationError,
+    Expression,
+    compile_expression,
+)
 from services.mixer.expression.syntax import ExpressionError
 from windward.config.mixer_rule import (
     ADAPTERS,
@@ -65,9 +71,15 @@ class RuleSet:
 
         Raises AbsentError or EvaluationError when an instance cannot be built: the caller's fail policy decides.
         """
-        namespace = bag.get("destination.service.namespace") or bag.get("destination.namespace") or ""
+        namespace = (
+            bag.get("destination.service.namespace") or bag.get("destination.namespace") or ""
+        )
         for rule in self.rules:
-            if rule.opens is not opens or rule.namespace not in {ROOT_NAMESPACE, namespace} or not rule.applies(bag):
+            if (
+                rule.opens is not opens
+                or rule.namespace not in {ROOT_NAMESPACE, namespace}
+                or not rule.applies(bag)
+            ):
                 continue
             for bound in rule.checks:
                 value = bound.value.evaluate(bag) if bound.value else None
@@ -83,7 +95,9 @@ def compile_rules(objects: Iterable[ConfigObject[Any]]) -> RuleSet:
         by_kind.setdefault(item.key.kind, {})[item.key.namespace, item.key.name] = item
     problems: list[str] = []
     rules = []
-    order = sorted(by_kind.get("rule", {}).items(), key=lambda pair: (pair[0][0] != ROOT_NAMESPACE, pair[0]))
+    order = sorted(
+        by_kind.get("rule", {}).items(), key=lambda pair: (pair[0][0] != ROOT_NAMESPACE, pair[0])
+    )
     for _, rule in order:
         try:
             compiled = _compile(rule, by_kind)
@@ -112,7 +126,10 @@ def _compile(
 
 
 def _find(
-    by_kind: Mapping[str, Mapping[tuple[str, str], ConfigObject[Any]]], kind: str, name: str, rule: ConfigObject[Any]
+    by_kind: Mapping[str, Mapping[tuple[str, str], ConfigObject[Any]]],
+    kind: str,
+    name: str,
+    rule: ConfigObject[Any],
 ) -> ConfigObject[Any]:
     wanted = qualified(name, kind, rule.key.namespace)
     found = by_kind.get(kind, {}).get(wanted)
@@ -131,7 +148,9 @@ def _adapter(handler: ConfigObject[Any]) -> Check:
 
 
 def _value(instance: ConfigObject[Any]) -> Expression | None:
-    params = typed_params(TEMPLATES[instance.spec.compiled_template], instance.spec.params, Report())
+    params = typed_params(
+        TEMPLATES[instance.spec.compiled_template], instance.spec.params, Report()
+    )
     if params is BAD:
         raise LookupError(f"instance {instance.key}: its parameters are not readable")
     return compile_expression(params.value) if isinstance(params, ListEntryParams) else None

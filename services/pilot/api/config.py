@@ -43,11 +43,16 @@ ACTIONS = {
     Action.UNCHANGED: config_pb2.Applied.UNCHANGED,
     Action.DELETED: config_pb2.Applied.DELETED,
 }
-SEVERITIES = {Severity.ERROR: config_pb2.Finding.ERROR, Severity.WARNING: config_pb2.Finding.WARNING}
+SEVERITIES = {
+    Severity.ERROR: config_pb2.Finding.ERROR,
+    Severity.WARNING: config_pb2.Finding.WARNING,
+}
 
 
 class ConfigService(config_pb2_grpc.ConfigServiceServicer):
-    def __init__(self, store: Store, access: Access, connected: ConnectedProxies, pilot: str) -> None:
+    def __init__(
+        self, store: Store, access: Access, connected: ConnectedProxies, pilot: str
+    ) -> None:
         self._store = store
         self._access = access
         self._connected = connected
@@ -106,15 +111,26 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             except (TooManyObjects, ObjectTooLarge, TooLarge) as error:
                 raise invalid(str(error)) from error
             except Uncertain as error:
-                raise RefusedError(grpc.StatusCode.UNAVAILABLE, f"the store's answer is missing: {error}") from error
+                raise RefusedError(
+                    grpc.StatusCode.UNAVAILABLE, f"the store's answer is missing: {error}"
+                ) from error
             except StoreError as error:
                 raise RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
-            log.info("config.changed", who=author.who, objects=[str(key) for key in keys][:20], revision=revision)
+            log.info(
+                "config.changed",
+                who=author.who,
+                objects=[str(key) for key in keys][:20],
+                revision=revision,
+            )
             return [
-                config_pb2.Applied(ref=ref_of(c.key), action=ACTIONS[c.action], generation=c.generation)
+                config_pb2.Applied(
+                    ref=ref_of(c.key), action=ACTIONS[c.action], generation=c.generation
+                )
                 for c in plan.changes
             ], revision
-        raise RefusedError(grpc.StatusCode.ABORTED, "the objects are being changed by somebody else")
+        raise RefusedError(
+            grpc.StatusCode.ABORTED, "the objects are being changed by somebody else"
+        )
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +169,9 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext
     ) -> config_pb2.ListProxiesResponse:
         self._access.reader(context)
-        return config_pb2.ListProxiesResponse(proxies=[self._status(item) for item in self._connected])
+        return config_pb2.ListProxiesResponse(
+            proxies=[self._status(item) for item in self._connected]
+        )
 
     def _status(self, item: Connected) -> config_pb2.ProxyStatus:
         since = Timestamp()
@@ -183,7 +201,9 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self._access.reader(context)
         found = self._connected.find(request.proxy)
         if not found:
-            raise not_found(f"no proxy {request.proxy!r} is connected here; see `windward proxy status`")
+            raise not_found(
+                f"no proxy {request.proxy!r} is connected here; see `windward proxy status`"
+            )
         if len(found) > 1:
             names = ", ".join(sorted(item.proxy.id for item in found))
             raise invalid(f"{request.proxy!r} names several proxies: {names}")
@@ -222,7 +242,9 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 for url, name, r in mine
                 if states[url].refused.get(name) == r.version
             ]
-        return config_pb2.ObjectStatus(object=stored, proxies=proxies, acked=acked, rejections=rejections)
+        return config_pb2.ObjectStatus(
+            object=stored, proxies=proxies, acked=acked, rejections=rejections
+        )
 
 
 def held(item: Connected) -> Iterable[tuple[str, str, Resource]]:
@@ -234,10 +256,15 @@ def held(item: Connected) -> Iterable[tuple[str, str, Resource]]:
 
 
 def uses(resource: Resource, key: ObjectKey) -> bool:
-    return any((o.group, o.kind, o.namespace, o.name) == (key.group, key.kind, key.namespace, key.name) for o in resource.origins)
+    return any(
+        (o.group, o.kind, o.namespace, o.name) == (key.group, key.kind, key.namespace, key.name)
+        for o in resource.origins
+    )
 
 
-def check(request: config_pb2.ApplyRequest) -> tuple[list[ConfigObject[Any]], list[config_pb2.Finding]]:
+def check(
+    request: config_pb2.ApplyRequest,
+) -> tuple[list[ConfigObject[Any]], list[config_pb2.Finding]]:
     """Decode every object of a request; all findings of all of them."""
     wanted: list[ConfigObject[Any]] = []
     findings: list[config_pb2.Finding] = []
@@ -246,8 +273,12 @@ def check(request: config_pb2.ApplyRequest) -> tuple[list[ConfigObject[Any]], li
         if raw is None:
             made, found = None, (Finding("", "not-readable", "must be a JSON object"),)
         else:
-            made, found = decode_object(raw, default_namespace=request.default_namespace or "default")
-        findings += [_finding(item, given, raw or {}, request.default_namespace, index) for item in found]
+            made, found = decode_object(
+                raw, default_namespace=request.default_namespace or "default"
+            )
+        findings += [
+            _finding(item, given, raw or {}, request.default_namespace, index) for item in found
+        ]
         if made is not None:
             wanted.append(made)
     return wanted, findings
@@ -270,7 +301,12 @@ def _finding(
     return config_pb2.Finding(
         file=given.file,
         line=line_of(given.lines, item.path),
-        ref=ref(group, str(raw.get("kind", "")), str(named.get("namespace") or namespace or "default"), str(named.get("name", ""))),
+        ref=ref(
+            group,
+            str(raw.get("kind", "")),
+            str(named.get("namespace") or namespace or "default"),
+            str(named.get("name", "")),
+        ),
         path=item.path,
         severity=SEVERITIES[item.severity],
         code=item.code,

@@ -50,7 +50,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             ttl = Duration()
             ttl.FromMilliseconds(int(self._ttl_s * 1000))
             return registry_pb2.RegisterResponse(lease_id=lease, ttl=ttl, revision=revision)
-        raise RefusedError(grpc.StatusCode.ABORTED, "the registration is being changed by somebody else")
+        raise RefusedError(
+            grpc.StatusCode.ABORTED, "the registration is being changed by somebody else"
+        )
 
     async def _claim(self, workload: RegisteredWorkload, lease: int) -> tuple[int, int]:
         """Renew what stands there under this lease, or write it (again) under one that lives."""
@@ -80,13 +82,19 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         try:
             ipaddress.ip_address(given.address)
         except ValueError as error:
-            raise invalid(f"workload.address: {given.address[:80]!r} is not an IP address") from error
+            raise invalid(
+                f"workload.address: {given.address[:80]!r} is not an IP address"
+            ) from error
         if len(given.labels) > MOST_LABELS or len(given.ports) > MOST_LABELS:
             raise invalid(f"workload: more than {MOST_LABELS} labels or ports")
         group = await self._group(given.namespace, given.workload_group)
         template = group.template
         assert template is not None, "validation requires a template"
-        labels = {**template.labels, **(group.metadata.labels if group.metadata else {}), **given.labels}
+        labels = {
+            **template.labels,
+            **(group.metadata.labels if group.metadata else {}),
+            **given.labels,
+        }
         return RegisteredWorkload(
             namespace=given.namespace,
             name=given.name,
@@ -104,7 +112,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     async def _group(self, namespace: str, name: str) -> WorkloadGroup:
         if not is_dns_label(name):
             raise invalid("workload.workload_group: must name a WorkloadGroup")
-        entry = await self._store.get(config_key("networking.istio.io", "WorkloadGroup", namespace, name))
+        entry = await self._store.get(
+            config_key("networking.istio.io", "WorkloadGroup", namespace, name)
+        )
         made = decode_stored(entry)[0] if entry else None
         if made is None:
             raise not_found(f"there is no WorkloadGroup {namespace}/{name}: apply one first")
@@ -132,7 +142,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.ListWorkloadsRequest, context: grpc.aio.ServicerContext
     ) -> registry_pb2.ListWorkloadsResponse:
         self._access.reader(context)
-        listing = await self._store.list(ENDPOINTS + (f"{request.namespace}/" if request.namespace else ""))
+        listing = await self._store.list(
+            ENDPOINTS + (f"{request.namespace}/" if request.namespace else "")
+        )
         found = [registration.decode(entry.value) for entry in listing.entries]
         return registry_pb2.ListWorkloadsResponse(
             workloads=[
@@ -152,5 +164,3 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 for item in found
             ]
         )
-
-

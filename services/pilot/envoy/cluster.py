@@ -60,7 +60,9 @@ def outbound(
         if kind == cluster_pb2.Cluster.ORIGINAL_DST
         else LB.get(policy.load_balancer, cluster_pb2.Cluster.LEAST_REQUEST),
         circuit_breakers=_circuit_breakers(policy),
-        common_lb_config=cluster_pb2.Cluster.CommonLbConfig(healthy_panic_threshold=percent_pb2.Percent(value=0)),
+        common_lb_config=cluster_pb2.Cluster.CommonLbConfig(
+            healthy_panic_threshold=percent_pb2.Percent(value=0)
+        ),
         metadata=_metadata(service),
     )
     if kind == cluster_pb2.Cluster.EDS:
@@ -68,7 +70,9 @@ def outbound(
             cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads(), service_name=name)
         )
     elif kind in {cluster_pb2.Cluster.STRICT_DNS, cluster_pb2.Cluster.LOGICAL_DNS}:
-        cluster.load_assignment.CopyFrom(load_assignment(name, port, _dns_endpoints(service, port, endpoints)))
+        cluster.load_assignment.CopyFrom(
+            load_assignment(name, port, _dns_endpoints(service, port, endpoints))
+        )
         cluster.respect_dns_ttl = True
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
     if policy.outlier is not None:
@@ -78,12 +82,19 @@ def outbound(
     return cluster
 
 
-def _dns_endpoints(service: Service, port: Port, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+def _dns_endpoints(
+    service: Service, port: Port, endpoints: Sequence[Endpoint]
+) -> Sequence[Endpoint]:
     """Without endpoints the service's own host is what DNS resolves."""
     if endpoints:
         return endpoints
     own = Endpoint(
-        address=service.host, ports={port.name: port.target}, labels={}, service_account="", namespace="", workload=""
+        address=service.host,
+        ports={port.name: port.target},
+        labels={},
+        service_account="",
+        namespace="",
+        workload="",
     )
     return (own,)
 
@@ -122,7 +133,9 @@ def _outlier(policy: EffectivePolicy) -> outlier_detection_pb2.OutlierDetection:
         made.enforcing_consecutive_5xx.value = 100 if outlier.consecutive_5xx_errors else 0
     if outlier.consecutive_gateway_errors is not None:
         made.consecutive_gateway_failure.value = outlier.consecutive_gateway_errors
-        made.enforcing_consecutive_gateway_failure.value = 100 if outlier.consecutive_gateway_errors else 0
+        made.enforcing_consecutive_gateway_failure.value = (
+            100 if outlier.consecutive_gateway_errors else 0
+        )
     if outlier.interval is not None:
         made.interval.CopyFrom(duration(outlier.interval))
     if outlier.base_ejection_time is not None:
@@ -134,7 +147,9 @@ def _outlier(policy: EffectivePolicy) -> outlier_detection_pb2.OutlierDetection:
 
 def _protocol(cluster: cluster_pb2.Cluster, port: Port, policy: EffectivePolicy) -> None:
     """HTTP/2 where the port says so; a request limit a connection where the policy says so."""
-    options = http_options(http2=port.protocol is Protocol.HTTP2, max_requests=policy.max_requests_per_connection)
+    options = http_options(
+        http2=port.protocol is Protocol.HTTP2, max_requests=policy.max_requests_per_connection
+    )
     if options is not None:
         cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(options)
 
@@ -164,7 +179,7 @@ def _security(
     endpoints: Sequence[Endpoint],
     trust_domain: str,
 ) -> None:
-    """mTLS by rule, or by what each endpoint can (auto mTLS)."""
+    """MTLS by rule, or by what each endpoint can (auto mTLS)."""
     if policy.tls is ClientTLSMode.DISABLE or service.resolution is Resolution.NONE:
         return
     identities = {
@@ -172,7 +187,13 @@ def _security(
         for endpoint in endpoints
         if endpoint.service_account
     }
-    alpn = ("istio-h2",) if port.protocol is Protocol.HTTP2 else ("istio-http/1.1",) if port.protocol.is_http else ("istio",)
+    alpn = (
+        ("istio-h2",)
+        if port.protocol is Protocol.HTTP2
+        else ("istio-http/1.1",)
+        if port.protocol.is_http
+        else ("istio",)
+    )
     socket = tls.upstream(names.sni(port.number, subset, service.host), identities, alpn)
     if policy.tls is ClientTLSMode.ISTIO_MUTUAL:
         cluster.transport_socket.CopyFrom(socket)
@@ -182,7 +203,9 @@ def _security(
     match = struct_pb2.Struct(fields={"tlsMode": struct_pb2.Value(string_value="istio")})
     cluster.transport_socket_matches.extend(
         [
-            cluster_pb2.Cluster.TransportSocketMatch(name="tlsMode-istio", match=match, transport_socket=socket),
+            cluster_pb2.Cluster.TransportSocketMatch(
+                name="tlsMode-istio", match=match, transport_socket=socket
+            ),
             cluster_pb2.Cluster.TransportSocketMatch(
                 name="tlsMode-disabled", match=struct_pb2.Struct(), transport_socket=tls.plaintext()
             ),
@@ -201,10 +224,17 @@ def inbound(port: int, protocol: Protocol, application: str | None) -> cluster_p
         _to_original(cluster)
     else:
         own = Endpoint(
-            address=application, ports={"": port}, labels={}, service_account="", namespace="", workload=""
+            address=application,
+            ports={"": port},
+            labels={},
+            service_account="",
+            namespace="",
+            workload="",
         )
         cluster.type = cluster_pb2.Cluster.STATIC
-        cluster.load_assignment.CopyFrom(load_assignment(cluster.name, Port(port, "", protocol, port), (own,)))
+        cluster.load_assignment.CopyFrom(
+            load_assignment(cluster.name, Port(port, "", protocol, port), (own,))
+        )
         # The proxy's own address is what its upstream connections come from; the application is on another one.
         cluster.upstream_bind_config.source_address.CopyFrom(
             address_pb2.SocketAddress(address="127.0.0.1", port_value=0)
@@ -226,7 +256,9 @@ def _to_original(cluster: cluster_pb2.Cluster) -> None:
 def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
     """The black hole, and where nothing else matches: as the application meant it."""
     black_hole = cluster_pb2.Cluster(
-        name=names.BLACK_HOLE, type=cluster_pb2.Cluster.STATIC, connect_timeout=duration(CONNECT_TIMEOUT_S)
+        name=names.BLACK_HOLE,
+        type=cluster_pb2.Cluster.STATIC,
+        connect_timeout=duration(CONNECT_TIMEOUT_S),
     )
     if not intercepted:
         return [black_hole]
@@ -244,5 +276,3 @@ def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
     )
     _to_original(inward)
     return [black_hole, passthrough, inward]
-
-

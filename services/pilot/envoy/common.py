@@ -20,7 +20,9 @@ def pack(message: Message) -> any_pb2.Any:
     )
 
 
-def resource(type_url: str, name: str, message: Message, origins: tuple[Origin, ...] = ()) -> Resource:
+def resource(
+    type_url: str, name: str, message: Message, origins: tuple[Origin, ...] = ()
+) -> Resource:
     return Resource(type_url, name, message.SerializeToString(deterministic=True), origins)
 
 

@@ -26,7 +26,9 @@ def load_assignment(
         groups.append(
             endpoint_components_pb2.LocalityLbEndpoints(
                 locality=base_pb2.Locality(region=region, zone=zone, sub_zone=sub_zone),
-                load_balancing_weight=wrappers_pb2.UInt32Value(value=sum(max(e.weight, 1) for e in members)),
+                load_balancing_weight=wrappers_pb2.UInt32Value(
+                    value=sum(max(e.weight, 1) for e in members)
+                ),
                 lb_endpoints=[_endpoint(endpoint, port) for endpoint in members],
             )
         )

@@ -70,7 +70,10 @@ class Generator:
         """The proxy's own, over those it was registered with."""
         for endpoints in self.snapshot.endpoints.values():
             for endpoint in endpoints:
-                if endpoint.address == self.proxy.address and endpoint.namespace == self.proxy.namespace:
+                if (
+                    endpoint.address == self.proxy.address
+                    and endpoint.namespace == self.proxy.namespace
+                ):
                     return {**endpoint.labels, **dict(self.proxy.labels)}
         return dict(self.proxy.labels)
 
@@ -99,12 +102,17 @@ class Generator:
         made = []
         for service in self.visible():
             rule = selection.destination_rule(
-                self.snapshot.destination_rules, service.host, service.namespace, self.proxy.namespace
+                self.snapshot.destination_rules,
+                service.host,
+                service.namespace,
+                self.proxy.namespace,
             )
             endpoints = self.snapshot.endpoints.get(service.host, ())
             subsets: list[tuple[str, tuple[tuple[str, str], ...]]] = [("", ())]
             if rule is not None:
-                subsets += [(item.name, tuple(sorted(item.labels.items()))) for item in rule.spec.subsets]
+                subsets += [
+                    (item.name, tuple(sorted(item.labels.items()))) for item in rule.spec.subsets
+                ]
             for port in service.ports:
                 for subset, labels in subsets:
                     made += self._destination(service, port, subset, labels, rule, endpoints)
@@ -125,7 +133,9 @@ class Generator:
         origins = (service.origin, *(rule.origins if rule else ()))
         static = service.resolution is Resolution.STATIC and not policy.passthrough
         accounts = frozenset(
-            (item.namespace, item.service_account, item.mtls) for item in endpoints if labels_match(labels, item.labels)
+            (item.namespace, item.service_account, item.mtls)
+            for item in endpoints
+            if labels_match(labels, item.labels)
         )
         inputs = (service, port, policy, origins, accounts if static else endpoints)
         made = [
@@ -143,7 +153,9 @@ class Generator:
                     lambda: resource(
                         xds.ENDPOINT,
                         name,
-                        load_assignment(name, port, [e for e in endpoints if labels_match(labels, e.labels)]),
+                        load_assignment(
+                            name, port, [e for e in endpoints if labels_match(labels, e.labels)]
+                        ),
                         origins,
                     ),
                 )
@@ -168,7 +180,9 @@ class Generator:
         intercepted = self.proxy.interception is Interception.REDIRECT
         return [
             self.memo.get(
-                ("fixed", intercepted, item.name), (), lambda item=item: resource(xds.CLUSTER, item.name, item)
+                ("fixed", intercepted, item.name),
+                (),
+                lambda item=item: resource(xds.CLUSTER, item.name, item),
             )
             for item in cluster.fixed(intercepted=intercepted)
         ]
@@ -182,7 +196,9 @@ class Generator:
                 "mixer",
                 (addresses,),
                 lambda: resource(
-                    xds.CLUSTER, mixer.CLUSTER_NAME, mixer.cluster(addresses, self.options.trust_domain)
+                    xds.CLUSTER,
+                    mixer.CLUSTER_NAME,
+                    mixer.cluster(addresses, self.options.trust_domain),
                 ),
             )
         ]
@@ -192,7 +208,9 @@ class Generator:
         ):
             made.append(
                 self.memo.get(
-                    ("check", name), (enabled,), lambda name=name, enabled=enabled: self._check(name, enabled=enabled)
+                    ("check", name),
+                    (enabled,),
+                    lambda name=name, enabled=enabled: self._check(name, enabled=enabled),
                 )
             )
         return made
@@ -216,7 +234,9 @@ class Generator:
                 ("listener", names.VIRTUAL_OUTBOUND),
                 (telemetry, allow),
                 lambda: resource(
-                    xds.LISTENER, names.VIRTUAL_OUTBOUND, listener.virtual_outbound(telemetry, allow_any=allow)
+                    xds.LISTENER,
+                    names.VIRTUAL_OUTBOUND,
+                    listener.virtual_outbound(telemetry, allow_any=allow),
                 ),
             )
         ]
@@ -238,7 +258,9 @@ class Generator:
         return self.memo.get(
             ("listener", name),
             (telemetry, allow),
-            lambda: resource(xds.LISTENER, name, listener.outbound_http(telemetry, number, allow_any=allow)),
+            lambda: resource(
+                xds.LISTENER, name, listener.outbound_http(telemetry, number, allow_any=allow)
+            ),
         )
 
     def _tcp(self, service: Service, port: Port) -> list[Resource]:
@@ -263,7 +285,9 @@ class Generator:
             )
         return made
 
-    def _tcp_weights(self, service: Service, port: Port) -> tuple[Mapping[str, int], tuple[Origin, ...]]:
+    def _tcp_weights(
+        self, service: Service, port: Port
+    ) -> tuple[Mapping[str, int], tuple[Origin, ...]]:
         """Clusters by weight, from the first TCP route that applies."""
         straight = {names.outbound(port.number, "", service.host): 1}
         rule = selection.mesh_virtual_service(
@@ -272,7 +296,9 @@ class Generator:
         if rule is None:
             return straight, (service.origin,)
         labels = self.labels
-        context = RouteContext(rule.key.namespace, port.number, MESH, self.proxy.namespace, labels, self.port_of)
+        context = RouteContext(
+            rule.key.namespace, port.number, MESH, self.proxy.namespace, labels, self.port_of
+        )
         for index, tcp in enumerate(rule.spec.tcp):
             if tcp.match and not any(
                 (not match.port or match.port == port.number)
@@ -285,7 +311,9 @@ class Generator:
             weights: dict[str, int] = {}
             for part in tcp.route:
                 name = cluster_name(part.destination, context)
-                weights[name] = weights.get(name, 0) + (part.weight or (1 if len(tcp.route) == 1 else 0))
+                weights[name] = weights.get(name, 0) + (
+                    part.weight or (1 if len(tcp.route) == 1 else 0)
+                )
             return weights, (service.origin, origin_of(rule, f"spec.tcp[{index}]"))
         return straight, (service.origin,)
 
@@ -326,7 +354,9 @@ class Generator:
             )
             return resource(xds.ROUTE, name, message, origins)
 
-        return self.memo.get(("route", self.scope, intercepted, name), (tuple(chosen), ports, allow), build)
+        return self.memo.get(
+            ("route", self.scope, intercepted, name), (tuple(chosen), ports, allow), build
+        )
 
     def port_of(self, host: str, wanted: int) -> int:
         """The port that a destination without one means: the listener's own if the service has it, else its only one."""
@@ -339,7 +369,10 @@ class Generator:
         telemetry, host = self.options.telemetry, self.proxy.address
         name = f"{host}_{names.HTTP_PROXY_PORT}"
         members = [
-            (service, port) for service in self.visible() for port in service.ports if port.protocol.is_http
+            (service, port)
+            for service in self.visible()
+            for port in service.ports
+            if port.protocol.is_http
         ]
         return [
             self.memo.get(
@@ -352,14 +385,25 @@ class Generator:
 
     # ---- inbound ----------------------------------------------------------------------------------------------------
 
-    def _own_ports(self) -> tuple[dict[int, tuple[int, InboundPort]], selection.PeerModes, tuple[Origin, ...]]:
+    def _own_ports(
+        self,
+    ) -> tuple[dict[int, tuple[int, InboundPort]], selection.PeerModes, tuple[Origin, ...]]:
         """Workload port -> (service port, what is behind it), from the services whose endpoint this proxy is."""
         labels = self.labels
-        modes = selection.peer_modes(self.snapshot.peer_authentications, self.proxy.namespace, labels)
+        modes = selection.peer_modes(
+            self.snapshot.peer_authentications, self.proxy.namespace, labels
+        )
         found: dict[int, tuple[int, InboundPort]] = {}
         origins = [origin_of(item) for item in self.snapshot.peer_authentications]
         for host, endpoints in sorted(self.snapshot.endpoints.items()):
-            own = next((e for e in endpoints if e.address == self.proxy.address and e.namespace == self.proxy.namespace), None)
+            own = next(
+                (
+                    e
+                    for e in endpoints
+                    if e.address == self.proxy.address and e.namespace == self.proxy.namespace
+                ),
+                None,
+            )
             if own is None:
                 continue
             service = self.snapshot.services[host]
@@ -371,7 +415,12 @@ class Generator:
                     (
                         number,
                         InboundPort(
-                            number, port.protocol, host, service.origin.name, service.namespace, modes.of(number)
+                            number,
+                            port.protocol,
+                            host,
+                            service.origin.name,
+                            service.namespace,
+                            modes.of(number),
                         ),
                     ),
                 )
@@ -416,12 +465,17 @@ class Generator:
             )
         return made
 
-    def _inbound_cluster(self, port: InboundPort, application: str | None, origins: tuple[Origin, ...]) -> Resource:
+    def _inbound_cluster(
+        self, port: InboundPort, application: str | None, origins: tuple[Origin, ...]
+    ) -> Resource:
         return self.memo.get(
             ("inbound-cluster", application, port.port),
             (port.protocol, origins),
             lambda: resource(
-                xds.CLUSTER, names.inbound(port.port), cluster.inbound(port.port, port.protocol, application), origins
+                xds.CLUSTER,
+                names.inbound(port.port),
+                cluster.inbound(port.port, port.protocol, application),
+                origins,
             ),
         )
 
@@ -447,7 +501,9 @@ class Generator:
         telemetry = self.options.telemetry
         name = f"{host}_{number}"
         return self.memo.get(
-            ("gateway", name), (telemetry,), lambda: resource(xds.LISTENER, name, listener.gateway(telemetry, host, number))
+            ("gateway", name),
+            (telemetry,),
+            lambda: resource(xds.LISTENER, name, listener.gateway(telemetry, host, number)),
         )
 
     def _gateway_routes(self, number: int, servers: list[tuple[object, object]]) -> Resource:
@@ -455,11 +511,15 @@ class Generator:
         rules = tuple(item for item in self.snapshot.virtual_services if item.spec.gateways)
         ports = tuple((service.host, service.ports) for service in self.snapshot.services.values())
         gateways = tuple(servers)
-        origins = tuple(dict.fromkeys([origin_of(g) for g, _ in servers] + [origin_of(rule) for rule in rules]))  # type: ignore[arg-type]
+        origins = tuple(
+            dict.fromkeys([origin_of(g) for g, _ in servers] + [origin_of(rule) for rule in rules])
+        )  # type: ignore[arg-type]
 
         def build() -> Resource:
             hosts = virtual_host.gateway_hosts(number, servers, rules, self.viewer, self.port_of)  # type: ignore[arg-type]
             message = virtual_host.route_configuration(name, hosts, None)
             return resource(xds.ROUTE, name, message, origins)
 
-        return self.memo.get(("gateway-route", self.scope, self.proxy.labels, name), (rules, gateways, ports), build)
+        return self.memo.get(
+            ("gateway-route", self.scope, self.proxy.labels, name), (rules, gateways, ports), build
+        )

@@ -65,7 +65,9 @@ def access_logs(
     return [accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=config)]
 
 
-def outbound_manager(telemetry: Telemetry, route_name: str, stat_prefix: str, *, edge: bool) -> Manager:
+def outbound_manager(
+    telemetry: Telemetry, route_name: str, stat_prefix: str, *, edge: bool
+) -> Manager:
     """Towards services. At the edge the client's address and certificate headers are not believed."""
     manager = _manager(stat_prefix)
     manager.rds.CopyFrom(hcm_pb2.Rds(config_source=ads(), route_config_name=route_name))
@@ -115,7 +117,9 @@ def _manager(stat_prefix: str) -> Manager:
 
 
 def _router() -> hcm_pb2.HttpFilter:
-    return hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router()))
+    return hcm_pb2.HttpFilter(
+        name="envoy.filters.http.router", typed_config=pack(router_pb2.Router())
+    )
 
 
 def _fault_filter() -> hcm_pb2.HttpFilter:
@@ -153,6 +157,6 @@ def tcp_filter(
     else:
         proxy.cluster = cluster
     proxy.access_log.extend(access_logs(telemetry, log_name, tags or {}, http=False))
-    return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
-
-
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy)
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2 as parts
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
@@ -17,7 +18,6 @@ from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
-from envoy.config.core.v3 import base_pb2
 from google.protobuf import wrappers_pb2
 
 from services.pilot.envoy import names, tls
@@ -62,19 +62,22 @@ class InboundPort:
 
 def _original_dst() -> parts.ListenerFilter:
     return parts.ListenerFilter(
-        name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
+        name="envoy.filters.listener.original_dst",
+        typed_config=pack(original_dst_pb2.OriginalDst()),
     )
 
 
 def _tls_inspector() -> parts.ListenerFilter:
     return parts.ListenerFilter(
-        name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
+        name="envoy.filters.listener.tls_inspector",
+        typed_config=pack(tls_inspector_pb2.TlsInspector()),
     )
 
 
 def _http_inspector() -> parts.ListenerFilter:
     return parts.ListenerFilter(
-        name="envoy.filters.listener.http_inspector", typed_config=pack(http_inspector_pb2.HttpInspector())
+        name="envoy.filters.listener.http_inspector",
+        typed_config=pack(http_inspector_pb2.HttpInspector()),
     )
 
 
@@ -83,7 +86,9 @@ def virtual_outbound(telemetry: Telemetry, *, allow_any: bool) -> listener_pb2.L
     elsewhere = names.PASSTHROUGH if allow_any else names.BLACK_HOLE
     loop = Chain(
         name="virtualOutbound-blackhole",
-        filter_chain_match=Match(destination_port=wrappers_pb2.UInt32Value(value=names.OUTBOUND_PORT)),
+        filter_chain_match=Match(
+            destination_port=wrappers_pb2.UInt32Value(value=names.OUTBOUND_PORT)
+        ),
         filters=[tcp_filter(telemetry, names.BLACK_HOLE)],
     )
     rest = Chain(name="virtualOutbound-catchall-tcp", filters=[tcp_filter(telemetry, elsewhere)])
@@ -109,9 +114,14 @@ def outbound_http(telemetry: Telemetry, port: int, *, allow_any: bool) -> listen
         listener_filters_timeout=duration(5),
         continue_on_listener_filters_timeout=True,
         filter_chains=[
-            Chain(filter_chain_match=Match(application_protocols=HTTP_ALPN), filters=[manager_filter(manager)])
+            Chain(
+                filter_chain_match=Match(application_protocols=HTTP_ALPN),
+                filters=[manager_filter(manager)],
+            )
         ],
-        default_filter_chain=Chain(name="PassthroughFilterChain", filters=[tcp_filter(telemetry, elsewhere)]),
+        default_filter_chain=Chain(
+            name="PassthroughFilterChain", filters=[tcp_filter(telemetry, elsewhere)]
+        ),
         traffic_direction=base_pb2.OUTBOUND,
     )
 
@@ -158,7 +168,9 @@ def virtual_inbound(
     """15006: everything that comes to an intercepted workload. ``other``: the mTLS mode of ports without a service."""
     loop = Chain(
         name="virtualInbound-blackhole",
-        filter_chain_match=Match(destination_port=wrappers_pb2.UInt32Value(value=names.INBOUND_PORT)),
+        filter_chain_match=Match(
+            destination_port=wrappers_pb2.UInt32Value(value=names.INBOUND_PORT)
+        ),
         filters=[tcp_filter(telemetry, names.BLACK_HOLE, log_name=INBOUND_LOG)],
     )
     chains = [loop]
@@ -176,7 +188,9 @@ def virtual_inbound(
     )
 
 
-def direct_inbound(telemetry: Telemetry, host: str, service_port: int, port: InboundPort) -> listener_pb2.Listener:
+def direct_inbound(
+    telemetry: Telemetry, host: str, service_port: int, port: InboundPort
+) -> listener_pb2.Listener:
     """``ADDRESS_PORT``: one port of a workload in loopback mode, bound by its Envoy."""
     return listener_pb2.Listener(
         name=f"{host}_{service_port}",
@@ -197,10 +211,16 @@ def _chains(telemetry: Telemetry, port: InboundPort, destination: int | None) ->
         chains.append(_mtls(telemetry, filters, destination, f"inbound_{port.port}_mtls"))
     if port.mtls is not MutualTLSMode.STRICT:
         raw = _match(destination, transport="raw_buffer")
-        chains.append(Chain(name=f"inbound_{port.port}_plaintext", filter_chain_match=raw, filters=filters))
+        chains.append(
+            Chain(name=f"inbound_{port.port}_plaintext", filter_chain_match=raw, filters=filters)
+        )
         own = _match(destination, transport="tls")
-        passed = tcp_filter(telemetry, names.inbound(port.port), log_name=INBOUND_LOG, tags=port.tags)
-        chains.append(Chain(name=f"inbound_{port.port}_tls", filter_chain_match=own, filters=[passed]))
+        passed = tcp_filter(
+            telemetry, names.inbound(port.port), log_name=INBOUND_LOG, tags=port.tags
+        )
+        chains.append(
+            Chain(name=f"inbound_{port.port}_tls", filter_chain_match=own, filters=[passed])
+        )
     return chains
 
 
@@ -225,7 +245,9 @@ def _match(destination: int | None, *, transport: str, alpn: Sequence[str] = ())
 def _application(telemetry: Telemetry, port: InboundPort) -> parts.Filter:
     if not port.protocol.is_http:
         return tcp_filter(telemetry, names.inbound(port.port), log_name=INBOUND_LOG, tags=port.tags)
-    return manager_filter(inbound_manager(telemetry, inbound_routes(telemetry, port), port.port, port.tags))
+    return manager_filter(
+        inbound_manager(telemetry, inbound_routes(telemetry, port), port.port, port.tags)
+    )
 
 
 def inbound_routes(telemetry: Telemetry, port: InboundPort) -> route_pb2.RouteConfiguration:
@@ -241,7 +263,8 @@ def inbound_routes(telemetry: Telemetry, port: InboundPort) -> route_pb2.RouteCo
                     cluster=names.inbound(port.port),
                     timeout=duration(0),
                     retry_policy=route_components_pb2.RetryPolicy(
-                        retry_on="reset-before-request", num_retries=wrappers_pb2.UInt32Value(value=2)
+                        retry_on="reset-before-request",
+                        num_retries=wrappers_pb2.UInt32Value(value=2),
                     ),
                 ),
             )
@@ -278,5 +301,3 @@ def _catch_all(telemetry: Telemetry, mode: MutualTLSMode) -> list[Chain]:
         own = Match(transport_protocol="tls")
         chains.append(Chain(name="virtualInbound-tls", filter_chain_match=own, filters=passed))
     return chains
-
-

@@ -53,7 +53,11 @@ def _path(match: HTTPMatchRequest) -> route.RouteMatch:
 
 
 def _pseudo_headers(match: HTTPMatchRequest) -> Iterator[route.HeaderMatcher]:
-    for name, value in ((":method", match.method), (":authority", match.authority), (":scheme", match.scheme)):
+    for name, value in (
+        (":method", match.method),
+        (":authority", match.authority),
+        (":scheme", match.scheme),
+    ):
         if value is not None:
             yield header(name, value)
 
@@ -94,7 +98,9 @@ def header_options(operations: HeaderOperations | None) -> list[base_pb2.HeaderV
     overwrite = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     append = base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
     return [
-        base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=key, value=value), append_action=action)
+        base_pb2.HeaderValueOption(
+            header=base_pb2.HeaderValue(key=key, value=value), append_action=action
+        )
         for values, action in ((operations.set, overwrite), (operations.add, append))
         for key, value in sorted(values.items())
         if key.lower() not in {"host", ":authority"}
@@ -109,7 +115,14 @@ def authority_override(headers: Headers | None) -> str:
     """``headers.request.set`` of host or :authority."""
     if headers is None or headers.request is None:
         return ""
-    return next((value for key, value in headers.request.set.items() if key.lower() in {"host", ":authority"}), "")
+    return next(
+        (
+            value
+            for key, value in headers.request.set.items()
+            if key.lower() in {"host", ":authority"}
+        ),
+        "",
+    )
 
 
 def literal(text: str) -> str:

@@ -15,7 +15,9 @@ class Memo:
         self._used: set[Hashable] = set()
         self.built = 0
 
-    def get(self, key: Hashable, inputs: tuple[object, ...], build: Callable[[], Resource]) -> Resource:
+    def get(
+        self, key: Hashable, inputs: tuple[object, ...], build: Callable[[], Resource]
+    ) -> Resource:
         self._used.add(key)
         kept = self._kept.get(key)
         if kept is not None and _equal(kept[0], inputs):

@@ -84,7 +84,9 @@ def applies(match: HTTPMatchRequest, context: RouteContext) -> bool:
     """Whether a match can hold at this proxy, listener and gateway."""
     if match.port and match.port != context.port:
         return False
-    if match.gateways and context.gateway not in {_gateway(name, context.namespace) for name in match.gateways}:
+    if match.gateways and context.gateway not in {
+        _gateway(name, context.namespace) for name in match.gateways
+    }:
         return False
     if match.source_namespace and match.source_namespace != context.proxy_namespace:
         return False
@@ -99,7 +101,9 @@ def catches_all(match: route.RouteMatch) -> bool:
     return match.prefix == "/" and not match.headers and not match.query_parameters
 
 
-def build_route(item: HTTPRoute, match: HTTPMatchRequest | None, context: RouteContext) -> route.Route:
+def build_route(
+    item: HTTPRoute, match: HTTPMatchRequest | None, context: RouteContext
+) -> route.Route:
     name = ".".join(part for part in (item.name, match.name if match else "") if part)
     made = route.Route(name=name, match=route_match(match) if match else any_path())
     if item.headers is not None:
@@ -118,7 +122,9 @@ def build_route(item: HTTPRoute, match: HTTPMatchRequest | None, context: RouteC
     return made
 
 
-def _action(item: HTTPRoute, match: HTTPMatchRequest | None, context: RouteContext) -> route.RouteAction:
+def _action(
+    item: HTTPRoute, match: HTTPMatchRequest | None, context: RouteContext
+) -> route.RouteAction:
     timeout = duration(float(item.timeout or 0))
     action = route.RouteAction(
         timeout=timeout,
@@ -195,7 +201,9 @@ def retry_policy(retries: HTTPRetry | None) -> route.RetryPolicy | None:
     )
     policy = route.RetryPolicy(
         retry_on=DEFAULT_RETRY_ON,
-        num_retries=wrappers_pb2.UInt32Value(value=retries.attempts if retries else DEFAULT_RETRIES),
+        num_retries=wrappers_pb2.UInt32Value(
+            value=retries.attempts if retries else DEFAULT_RETRIES
+        ),
         retry_host_predicate=[predicate],
         host_selection_retry_max_attempts=HOST_SELECTION_ATTEMPTS,
     )
@@ -219,7 +227,9 @@ def _redirect(item: HTTPRoute) -> route.RedirectAction:
     assert redirect is not None
     made = route.RedirectAction(
         host_redirect=redirect.authority,
-        response_code=REDIRECT_CODES.get(redirect.redirect_code or 301, route.RedirectAction.MOVED_PERMANENTLY),
+        response_code=REDIRECT_CODES.get(
+            redirect.redirect_code or 301, route.RedirectAction.MOVED_PERMANENTLY
+        ),
     )
     if redirect.prefix_rewrite:
         made.prefix_rewrite = redirect.prefix_rewrite

@@ -38,7 +38,9 @@ def destination_rule(
     rules: Iterable[Rule], host: str, service_namespace: str, proxy_namespace: str
 ) -> MergedRule | None:
     """The client's namespace, then the service's, then the root's: the first level that has one wins, whole."""
-    candidates = [rule for rule in rules if matches(resolve(rule.spec.host, rule.key.namespace), host)]
+    candidates = [
+        rule for rule in rules if matches(resolve(rule.spec.host, rule.key.namespace), host)
+    ]
     for level in dict.fromkeys((proxy_namespace, service_namespace, ROOT_NAMESPACE)):
         own = level == proxy_namespace
         here = [
@@ -54,8 +56,10 @@ def destination_rule(
 
 def _merge(rules: Sequence[Rule]) -> MergedRule:
     """The most specific host's rules, oldest first: subsets united by name, the first top-level policy wins."""
-    best = min((specificity(resolve(rule.spec.host, rule.key.namespace)) for rule in rules))
-    chosen = [rule for rule in rules if specificity(resolve(rule.spec.host, rule.key.namespace)) == best]
+    best = min(specificity(resolve(rule.spec.host, rule.key.namespace)) for rule in rules)
+    chosen = [
+        rule for rule in rules if specificity(resolve(rule.spec.host, rule.key.namespace)) == best
+    ]
     origins = tuple(Origin(r.key.group, r.key.kind, r.key.namespace, r.key.name) for r in chosen)
     if len(chosen) == 1:
         return MergedRule(chosen[0].spec, origins)
@@ -63,8 +67,12 @@ def _merge(rules: Sequence[Rule]) -> MergedRule:
     for rule in chosen:
         for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, subset)
-    policy = next((rule.spec.traffic_policy for rule in chosen if rule.spec.traffic_policy is not None), None)
-    spec = DestinationRule(host=chosen[0].spec.host, traffic_policy=policy, subsets=tuple(subsets.values()))
+    policy = next(
+        (rule.spec.traffic_policy for rule in chosen if rule.spec.traffic_policy is not None), None
+    )
+    spec = DestinationRule(
+        host=chosen[0].spec.host, traffic_policy=policy, subsets=tuple(subsets.values())
+    )
     return MergedRule(spec, origins)
 
 
@@ -107,7 +115,9 @@ def peer_modes(
     for item in policies:
         selector = item.spec.selector.match_labels if item.spec.selector else {}
         if selector:
-            mine = item.key.namespace == namespace and all(labels.get(k) == v for k, v in selector.items())
+            mine = item.key.namespace == namespace and all(
+                labels.get(k) == v for k, v in selector.items()
+            )
             if mine and item.key.namespace != ROOT_NAMESPACE and workload is None:
                 workload = item.spec
         elif item.key.namespace == ROOT_NAMESPACE:

@@ -45,9 +45,7 @@ def _matchers(identities: Iterable[str]) -> list[string_pb2.StringMatcher]:
     return [string_pb2.StringMatcher(exact=identity) for identity in sorted(identities)]
 
 
-def _common(
-    peers: list[string_pb2.StringMatcher], alpn: Iterable[str]
-) -> tls_pb2.CommonTlsContext:
+def _common(peers: list[string_pb2.StringMatcher], alpn: Iterable[str]) -> tls_pb2.CommonTlsContext:
     validation = common_pb2.CertificateValidationContext(
         match_typed_subject_alt_names=[
             common_pb2.SubjectAltNameMatcher(
@@ -58,10 +56,14 @@ def _common(
     )
     combined = tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
         default_validation_context=validation,
-        validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(name="ROOTCA", sds_config=sds()),
+        validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(
+            name="ROOTCA", sds_config=sds()
+        ),
     )
     return tls_pb2.CommonTlsContext(
-        tls_certificate_sds_secret_configs=[secret_pb2.SdsSecretConfig(name="default", sds_config=sds())],
+        tls_certificate_sds_secret_configs=[
+            secret_pb2.SdsSecretConfig(name="default", sds_config=sds())
+        ],
         combined_validation_context=combined,
         alpn_protocols=list(alpn),
         tls_params=common_pb2.TlsParameters(

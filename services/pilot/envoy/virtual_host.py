@@ -42,7 +42,9 @@ def outbound_host(
     """``host:port``: by its VirtualService, else straight to the service."""
     routes: list[route.Route] = []
     if rule is not None:
-        context = RouteContext(rule.key.namespace, port.number, "mesh", viewer.namespace, viewer.labels, port_of)
+        context = RouteContext(
+            rule.key.namespace, port.number, "mesh", viewer.namespace, viewer.labels, port_of
+        )
         routes = http_routes(rule.spec.http, context)
     if not routes:
         routes = [default_route(names.outbound(port.number, "", service.host))]
@@ -114,7 +116,9 @@ def unknown_hosts(*, allow_any: bool) -> route.VirtualHost:
     """Hosts that no service has: as the application meant it, or 502."""
     if allow_any:
         action = route.RouteAction(cluster=names.PASSTHROUGH, timeout=duration(0))
-        passing = route.Route(name=names.ALLOW_ANY, match=route.RouteMatch(prefix="/"), route=action)
+        passing = route.Route(
+            name=names.ALLOW_ANY, match=route.RouteMatch(prefix="/"), route=action
+        )
         return route.VirtualHost(name=names.ALLOW_ANY, domains=["*"], routes=[passing])
     refusing = route.Route(
         name=names.BLOCK_ALL,
@@ -144,13 +148,23 @@ def gateway_hosts(
             routes = http_routes(item.spec.http, context)
             for host in item.spec.hosts:
                 name = resolve(host, item.key.namespace)
-                if any(_admits(pattern, name, gateway.key.namespace, item.key.namespace) for pattern in server.hosts):
+                if any(
+                    _admits(pattern, name, gateway.key.namespace, item.key.namespace)
+                    for pattern in server.hosts
+                ):
                     by_host.setdefault(name, []).extend(routes)
     made = []
     for host, routes in by_host.items():
         ordered = sorted(routes, key=lambda item: _is_catch_all(item))
         listed = [host] if host == "*" else [host, f"{host}:{port}"]
-        made.append(route.VirtualHost(name=f"{host}:{port}", domains=listed, routes=ordered, include_request_attempt_count=True))
+        made.append(
+            route.VirtualHost(
+                name=f"{host}:{port}",
+                domains=listed,
+                routes=ordered,
+                include_request_attempt_count=True,
+            )
+        )
     return made
 
 
@@ -165,6 +179,10 @@ def _full(name: str, namespace: str) -> str:
 def _admits(pattern: str, host: str, gateway_namespace: str, namespace: str) -> bool:
     """Whether a server's host pattern (``namespace/host``) takes a VirtualService's host."""
     owner, slash, wanted = pattern.rpartition("/")
-    if slash and owner not in {"*", namespace} and not (owner == "." and namespace == gateway_namespace):
+    if (
+        slash
+        and owner not in {"*", namespace}
+        and not (owner == "." and namespace == gateway_namespace)
+    ):
         return False
     return matches(wanted, host) or matches(host, wanted)

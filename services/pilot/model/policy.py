@@ -90,4 +90,6 @@ def _sections(policy: TrafficPolicy | None, port: int) -> _Sections:
     for setting in policy.port_level_settings:
         if setting.port is not None and setting.port.number == port:
             chosen = setting
-    return _Sections(chosen.load_balancer, chosen.connection_pool, chosen.outlier_detection, chosen.tls)
+    return _Sections(
+        chosen.load_balancer, chosen.connection_pool, chosen.outlier_detection, chosen.tls
+    )

@@ -40,11 +40,15 @@ class Proxy:
     identity: SpiffeId | None
 
     @classmethod
-    def from_node(cls, node_id: str, metadata: Mapping[str, Any], identity: SpiffeId | None) -> Proxy:
+    def from_node(
+        cls, node_id: str, metadata: Mapping[str, Any], identity: SpiffeId | None
+    ) -> Proxy:
         """Raises ProxyRejected for a node id that is not Istio's form, or metadata that the identity contradicts."""
         parts = node_id.split("~")
         if len(parts) != 4 or parts[0] not in {kind.value for kind in ProxyType}:
-            raise ProxyRejected(f"node id {node_id[:200]!r} is not type~address~name.namespace~domain")
+            raise ProxyRejected(
+                f"node id {node_id[:200]!r} is not type~address~name.namespace~domain"
+            )
         name, _, namespace = parts[2].rpartition(".")
         if not name or not namespace:
             raise ProxyRejected(f"node id {node_id[:200]!r} names no workload and namespace")

@@ -60,7 +60,9 @@ class Service:
         """Istio's exportTo: empty and ``*`` mean everywhere, ``.`` its own namespace."""
         if not self.export_to or "*" in self.export_to:
             return True
-        return namespace in self.export_to or ("." in self.export_to and namespace == self.namespace)
+        return namespace in self.export_to or (
+            "." in self.export_to and namespace == self.namespace
+        )
 
     def port(self, number: int) -> Port | None:
         return next((port for port in self.ports if port.number == number), None)

@@ -1,11 +1,11 @@
 """Which registered workloads are alive: leases, expiry, and mass expiry that is not believed at once. Pure.
 
-    record put               -> alive
-    record put, deregistered -> gone at once
-    record vanished          -> its lease expired: unhealthy at once, forgotten after three TTLs
-    many vanish together, or any within a TTL of an outage -> suspected: they stay alive until agents had one TTL to
-                                re-claim them (measured: an etcd stopped for 8 s deletes every key of 5 s leases when it
-                                resumes, live keep-alives or not)
+record put               -> alive
+record put, deregistered -> gone at once
+record vanished          -> its lease expired: unhealthy at once, forgotten after three TTLs
+many vanish together, or any within a TTL of an outage -> suspected: they stay alive until agents had one TTL to
+                            re-claim them (measured: an etcd stopped for 8 s deletes every key of 5 s leases when it
+                            resumes, live keep-alives or not)
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ class LivenessTable:
         before = self._view()
         for key, held in list(self._held.items()):
             waited_s = now_s - held.since_s
-            if held.state is Liveness.SUSPECTED and waited_s >= self._ttl_s and now_s >= self._doubt_until_s:
+            if (
+                held.state is Liveness.SUSPECTED
+                and waited_s >= self._ttl_s
+                and now_s >= self._doubt_until_s
+            ):
                 held.state, held.since_s = Liveness.EXPIRED, now_s
             elif held.state is Liveness.EXPIRED and waited_s >= FORGOTTEN_AFTER_TTLS * self._ttl_s:
                 del self._held[key]
@@ -105,5 +109,6 @@ class LivenessTable:
 
     def _view(self) -> list[tuple[WorkloadKey, RegisteredWorkload, bool]]:
         return [
-            (key, held.workload, held.state is not Liveness.EXPIRED) for key, held in sorted(self._held.items())
+            (key, held.workload, held.state is not Liveness.EXPIRED)
+            for key, held in sorted(self._held.items())
         ]

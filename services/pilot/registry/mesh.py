@@ -90,7 +90,9 @@ def endpoint_of_workload(workload: RegisteredWorkload, *, healthy: bool) -> Endp
     )
 
 
-def selected_endpoints(service: Service, candidates: Mapping[str, Iterable[Endpoint]]) -> tuple[Endpoint, ...]:
+def selected_endpoints(
+    service: Service, candidates: Mapping[str, Iterable[Endpoint]]
+) -> tuple[Endpoint, ...]:
     """The workloads of the service's own namespace that its selector names."""
     if service.selector is None or service.resolution is Resolution.NONE:
         return ()

@@ -42,5 +42,8 @@ class ConnectedProxies:
         if exact:
             return exact
         return [
-            item for item in self if text in {item.proxy.name, f"{item.proxy.name}.{item.proxy.namespace}", item.proxy.address}
+            item
+            for item in self
+            if text
+            in {item.proxy.name, f"{item.proxy.name}.{item.proxy.namespace}", item.proxy.address}
         ]

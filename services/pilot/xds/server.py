@@ -35,7 +35,9 @@ LONGEST_NODE = 64 * 1024
 class DiscoveryServer:
     """Serves the resources of a source to the proxies that prove to be who they say."""
 
-    def __init__(self, source: ResourceSource, connected: ConnectedProxies, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, source: ResourceSource, connected: ConnectedProxies, stopping: asyncio.Event
+    ) -> None:
         self._source = source
         self._connected = connected
         self._stopping = stopping
@@ -48,11 +50,15 @@ class DiscoveryServer:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def delta(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def delta(
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         async for response in self._serve(requests, context, _DELTA):
             yield response
 
-    async def stream(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def stream(
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         async for response in self._serve(requests, context, _SOTW):
             yield response
 
@@ -92,7 +98,9 @@ class DiscoveryServer:
         """Wait for whichever comes first: a request, a newer set, the end of the certificate, the end of the server."""
         iterator = aiter(requests)
         reading: asyncio.Future[bytes | None] = asyncio.ensure_future(_next(iterator))
-        changing: asyncio.Future[ResourceSet] = asyncio.ensure_future(view.changed(view.current.version))
+        changing: asyncio.Future[ResourceSet] = asyncio.ensure_future(
+            view.changed(view.current.version)
+        )
         stopping = asyncio.ensure_future(self._stopping.wait())
         left_s = (expiry - datetime.now(UTC)).total_seconds() if expiry else None
         ending = asyncio.ensure_future(asyncio.sleep(left_s)) if left_s is not None else None
@@ -135,7 +143,9 @@ async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
 def _proxy(node: Any, context: grpc.aio.ServicerContext) -> Proxy:
     """The proxy of a first request's node. Refuses what is oversized or not what its certificate says."""
     if node.ByteSize() > LONGEST_NODE:
-        raise invalid(f"the node message has {node.ByteSize()} bytes, at most {LONGEST_NODE} are taken")
+        raise invalid(
+            f"the node message has {node.ByteSize()} bytes, at most {LONGEST_NODE} are taken"
+        )
     identity = peer_identity(context)
     try:
         return Proxy.from_node(node.id, json_format.MessageToDict(node.metadata), identity)
@@ -164,12 +174,17 @@ class _Variant:
 
 
 def _delta_event(request: Any) -> DeltaRequest:
-    if len(request.resource_names_subscribe) > MOST_NAMES or len(request.initial_resource_versions) > MOST_NAMES:
+    if (
+        len(request.resource_names_subscribe) > MOST_NAMES
+        or len(request.initial_resource_versions) > MOST_NAMES
+    ):
         raise invalid(f"more than {MOST_NAMES} resource names")
     return DeltaRequest(
         type_url=request.type_url,
         nonce=request.response_nonce,
-        error=(request.error_detail.message or "refused") if request.HasField("error_detail") else "",
+        error=(request.error_detail.message or "refused")
+        if request.HasField("error_detail")
+        else "",
         subscribe=tuple(request.resource_names_subscribe),
         unsubscribe=tuple(request.resource_names_unsubscribe),
         initial_versions=dict(request.initial_resource_versions),
@@ -183,7 +198,9 @@ def _sotw_event(request: Any) -> SotwRequest:
         type_url=request.type_url,
         names=tuple(request.resource_names),
         nonce=request.response_nonce,
-        error=(request.error_detail.message or "refused") if request.HasField("error_detail") else "",
+        error=(request.error_detail.message or "refused")
+        if request.HasField("error_detail")
+        else "",
     )
 
 

@@ -53,7 +53,12 @@ class Connection:
     """The endpoints of one etcd, and whichever of them is in use."""
 
     def __init__(
-        self, endpoints: Sequence[str], *, tls: Tls | None = None, user: str = "", password: str = ""
+        self,
+        endpoints: Sequence[str],
+        *,
+        tls: Tls | None = None,
+        user: str = "",
+        password: str = "",
     ) -> None:
         self._endpoints = tuple(endpoint.strip() for endpoint in endpoints)
         self._tls = tls
@@ -79,7 +84,11 @@ class Connection:
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         if self._user and not self._token:
             await self.log_in()
-        return (("token", self._token), ("hasleader", "true")) if self._token else (("hasleader", "true"),)
+        return (
+            (("token", self._token), ("hasleader", "true"))
+            if self._token
+            else (("hasleader", "true"),)
+        )
 
     async def log_in(self) -> None:
         """Get a token for the configured user. Raises Denied when it is refused."""
@@ -149,7 +158,9 @@ class Connection:
     def _open(self, endpoint: str) -> grpc.aio.Channel:
         if self._tls is None:
             return grpc.aio.insecure_channel(endpoint, options=OPTIONS)
-        credentials = grpc.ssl_channel_credentials(self._tls.ca, self._tls.key, self._tls.certificate)
+        credentials = grpc.ssl_channel_credentials(
+            self._tls.ca, self._tls.key, self._tls.certificate
+        )
         return grpc.aio.secure_channel(endpoint, credentials, options=OPTIONS)
 
     def _raise(self, error: grpc.aio.AioRpcError, endpoint: str) -> NoReturn:
@@ -165,9 +176,16 @@ class Connection:
             raise Compacted(0) from error
         if code is grpc.StatusCode.NOT_FOUND and "lease" in details:
             raise LeaseLost(details) from error
-        if "too large" in details or "too many operations" in details or code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if (
+            "too large" in details
+            or "too many operations" in details
+            or code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        ):
             raise TooLarge(details) from error
-        if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED} or "user name" in details:
+        if (
+            code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+            or "user name" in details
+        ):
             raise Denied(f"etcd refuses: {details}") from error
         self.rotate(endpoint)
         raise Interrupted(details) from error

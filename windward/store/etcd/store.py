@@ -30,13 +30,20 @@ class EtcdStore:
     """See windward.store.protocol.Store. Connects when first used; survives what etcd and the network do."""
 
     def __init__(
-        self, endpoints: Sequence[str], *, tls: Tls | None = None, user: str = "", password: str = ""
+        self,
+        endpoints: Sequence[str],
+        *,
+        tls: Tls | None = None,
+        user: str = "",
+        password: str = "",
     ) -> None:
         self._connection = Connection(endpoints, tls=tls, user=user, password=password)
 
     async def get(self, key: str, *, revision: int | None = None) -> Entry | None:
         request = wire.RangeRequest(key=key.encode(), revision=revision or 0)
-        answer = await self._connection.idempotent("/etcdserverpb.KV/Range", request, wire.RangeResponse)
+        answer = await self._connection.idempotent(
+            "/etcdserverpb.KV/Range", request, wire.RangeResponse
+        )
         return entry_of(answer.kvs[0]) if answer.kvs else None
 
     async def list(self, prefix: str, *, revision: int | None = None) -> Listing:
@@ -63,10 +70,14 @@ class EtcdStore:
         pause_s = 0.05
         for attempt in range(ATTEMPTS):
             try:
-                answer = await self._connection.once("/etcdserverpb.KV/Txn", request, wire.TxnResponse)
+                answer = await self._connection.once(
+                    "/etcdserverpb.KV/Txn", request, wire.TxnResponse
+                )
             except Interrupted as error:
                 if not transaction.conditions:
-                    raise Uncertain("the connection to etcd broke while an unconditional write was under way") from error
+                    raise Uncertain(
+                        "the connection to etcd broke while an unconditional write was under way"
+                    ) from error
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
                 pause_s = min(pause_s * 2, 1.0)
                 continue
@@ -90,7 +101,11 @@ class EtcdStore:
         for operation in transaction.operations:
             entry = await self.get(operation.key)
             if isinstance(operation, Write):
-                if entry is None or entry.value != operation.value or entry.lease != operation.lease:
+                if (
+                    entry is None
+                    or entry.value != operation.value
+                    or entry.lease != operation.lease
+                ):
                     return 0
                 revisions.add(entry.mod_revision)
             elif entry is not None:
@@ -104,7 +119,7 @@ class EtcdStore:
         return watch_prefix(self._connection, prefix, from_revision, entry_of)
 
     async def grant(self, ttl_s: float) -> Lease:
-        """etcd counts whole seconds: a TTL is rounded up."""
+        """Etcd counts whole seconds: a TTL is rounded up."""
         ttl = max(1, -int(-ttl_s // 1))
         request = wire.LeaseGrantRequest(TTL=ttl)
         answer = await self._connection.idempotent(
@@ -122,7 +137,9 @@ class EtcdStore:
                 response_deserializer=wire.LeaseKeepAliveResponse.FromString,
             )
             try:
-                answer = await self._connection.first_answer(call, wire.LeaseKeepAliveRequest(ID=lease))
+                answer = await self._connection.first_answer(
+                    call, wire.LeaseKeepAliveRequest(ID=lease)
+                )
             except Interrupted:
                 self._connection.rotate(endpoint)
                 await asyncio.sleep(0.1)
@@ -145,7 +162,9 @@ class EtcdStore:
     async def compact(self, revision: int) -> None:
         """Forget history before a revision. For operators and tests; Windward itself never compacts."""
         request = wire.CompactionRequest(revision=revision, physical=True)
-        await self._connection.idempotent("/etcdserverpb.KV/Compact", request, wire.CompactionResponse)
+        await self._connection.idempotent(
+            "/etcdserverpb.KV/Compact", request, wire.CompactionResponse
+        )
 
     async def close(self) -> None:
         await self._connection.close()
@@ -160,7 +179,9 @@ def range_end(prefix: bytes) -> bytes:
 
 
 def entry_of(kv: wire.KeyValue) -> Entry:
-    return Entry(kv.key.decode(), kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+    return Entry(
+        kv.key.decode(), kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease
+    )
 
 
 def compare_of(condition: Condition) -> wire.Compare:
@@ -172,12 +193,16 @@ def compare_of(condition: Condition) -> wire.Compare:
             result=wire.Compare.EQUAL,
             mod_revision=condition.mod_revision,
         )
-    return wire.Compare(key=key, target=wire.Compare.VERSION, result=wire.Compare.GREATER, version=0)
+    return wire.Compare(
+        key=key, target=wire.Compare.VERSION, result=wire.Compare.GREATER, version=0
+    )
 
 
 def operation_of(operation: object) -> wire.RequestOp:
     if isinstance(operation, Write):
-        put = wire.PutRequest(key=operation.key.encode(), value=operation.value, lease=operation.lease)
+        put = wire.PutRequest(
+            key=operation.key.encode(), value=operation.value, lease=operation.lease
+        )
         return wire.RequestOp(request_put=put)
     key = operation.key.encode()  # type: ignore[attr-defined]
     return wire.RequestOp(request_delete_range=wire.DeleteRangeRequest(key=key))
