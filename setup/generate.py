@@ -62,6 +62,13 @@ ENVOY_MODULES = (
 )
 
 
+SERVICE_MODULES = (
+    "envoy.service.accesslog.v3.als_pb2_grpc",
+    "envoy.service.auth.v3.external_auth_pb2_grpc",
+)
+"""gRPC modules of xds-protos that we subclass; descriptors say nothing of them, so they are Any."""
+
+
 def generate_api() -> int:
     """Compile every .proto of the project into ``windward/api``; return how many there were."""
     from grpc_tools import protoc
@@ -136,6 +143,10 @@ def generate_envoy_stubs() -> int:
     )
     response = plugin_pb2.CodeGeneratorResponse.FromString(run.stdout)
     shutil.rmtree(STUBS, ignore_errors=True)
+    for module in SERVICE_MODULES:
+        path = STUBS / (module.replace(".", "/") + ".pyi")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("from typing import Any\n\ndef __getattr__(name: str) -> Any: ...\n")
     for stub in response.file:
         if stub.content:
             path = STUBS / stub.name

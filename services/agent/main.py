@@ -153,9 +153,9 @@ class _Agent:
             registry = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
             self._registration = Registration(settings, registry, self._admin.serves_application)
             tasks.append(group.create_task(self._registration.run()))
-        config.write_text(bootstrap_text(settings, labels))
-        config.chmod(0o644)
-        envoy = EnvoyProcess(settings, binary, config, self._admin)
+        text = bootstrap_text(settings, labels)
+        config.write_text(text)
+        envoy = EnvoyProcess(settings, binary, text, self._admin)
         supervision = group.create_task(envoy.run())
         self._started = True
         await stop

@@ -81,7 +81,7 @@ class Registration:
             await self._stub().Deregister(request, timeout=CALL_TIMEOUT_S)
 
     def _stub(self) -> registry_pb2_grpc.RegistryServiceAsyncStub:
-        return registry_pb2_grpc.RegistryServiceStub(self._channels.channel())  # type: ignore[return-value]
+        return registry_pb2_grpc.RegistryServiceStub(self._channels.channel())
 
     def _workload(self) -> registry_pb2.Workload:
         settings = self._settings

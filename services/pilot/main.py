@@ -11,6 +11,9 @@ import asyncio
 import sys
 from pathlib import Path
 
+import grpc
+from grpc_health.v1._async import HealthServicer
+
 from services.pilot import metrics
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService
@@ -32,6 +35,7 @@ from windward.rpc import server as servers
 from windward.rpc.errors import ErrorInterceptor
 from windward.rpc.http import serve_http
 from windward.store.open import open_store
+from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import metrics_routes
 
@@ -108,15 +112,15 @@ async def _first(keeper: CertificateKeeper) -> None:
         raise FatalError(str(error)) from error
 
 
-async def _listen(  # noqa: ANN202  grpc's and the health servicer's types
+async def _listen(
     settings: Settings,
     lifecycle: Lifecycle,
-    store: object,
+    store: Store,
     keeper: CertificateKeeper,
     groups: Groups,
     index: Index,
     http: asyncio.Server,
-):
+) -> tuple[grpc.aio.Server, HealthServicer]:
     """Register every service and open the ports."""
     server = servers.new_server(interceptors=[ErrorInterceptor()])
     connected = ConnectedProxies()
@@ -126,11 +130,11 @@ async def _listen(  # noqa: ANN202  grpc's and the health servicer's types
     access = Access(settings.trust_domain)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(
         ConfigService(store, access, connected, settings.mtls_address),
-        server,  # type: ignore[arg-type]
+        server,
     )
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(
         RegistryService(store, access, settings.endpoint_ttl),
-        server,  # type: ignore[arg-type]
+        server,
     )
     health = servers.add_standard_services(server, SERVICES)
     ports = {

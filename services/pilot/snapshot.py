@@ -117,4 +117,4 @@ def _checks(by_kind: Mapping[str, Sequence[ConfigObject[Any]]]) -> tuple[bool, b
 
 def _same(value: T, before: object) -> T:
     """The earlier value where it is equal: identity is how readers see that nothing changed."""
-    return before if value == before else value  # type: ignore[return-value]
+    return before if value == before else value

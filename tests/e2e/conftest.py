@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.e2e.shop import BOOKSHOP, Shop
 from windward.local.addresses import Mode
@@ -45,14 +46,14 @@ def session_folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def standing_shop(session_folder: Path) -> AsyncIterator[Shop]:
     """One mesh for all tests that only change configuration; in namespaces when root."""
     async with running(session_folder / "mesh", options=Options(endpoint_ttl_s=15.0)) as shop:
         yield shop
 
 
-@pytest.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="session")
 async def shop(standing_shop: Shop) -> AsyncIterator[Shop]:
     """The standing mesh, its configuration put back after the test."""
     yield standing_shop

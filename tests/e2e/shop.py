@@ -31,7 +31,8 @@ class Answer:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)
+        loaded: dict[str, Any] = json.loads(self.body)
+        return loaded
 
 
 @dataclass

@@ -105,6 +105,8 @@ async def test_requests_total_counts_exactly_the_requests(shop: Shop):
     async def counted(**more: str) -> float:
         return await shop.metric("mixer", "istio_requests_total", **labels, **more)
 
+    before = (-1.0, -1.0)
+
     async def settled() -> bool:
         nonlocal before
         last, before = (
@@ -113,17 +115,17 @@ async def test_requests_total_counts_exactly_the_requests(shop: Shop):
         )
         return before == last
 
-    before = (-1.0, -1.0)
     await until(settled, "earlier requests to be counted")
     async with shop:
         await shop.get_many(137, "/1")
 
+        refused = 0
+
         async def denied() -> bool:
             nonlocal refused
             refused += 1
-            return (await shop.get("/3")).json["catalog_status"] == 403
+            return bool((await shop.get("/3")).json["catalog_status"] == 403)
 
-        refused = 0
         await until(denied, "book 3 not to be for sale")
         assert refused == 1, "the rule was in force before this test"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 
@@ -33,7 +34,7 @@ def citadel(context: str | None) -> Iterator[trust_pb2_grpc.TrustServiceStub]:
 
 
 def _channel(found: contexts.Context, path: object, address: str, account: str) -> grpc.Channel:
-    beside = contexts.Path(str(path)).parent
+    beside = Path(str(path)).parent
     credentials = grpc.ssl_channel_credentials(
         root_certificates=found.read("trust_bundle_file", beside),
         private_key=found.read("key_file", beside),

@@ -189,7 +189,8 @@ def _get_one(stub: Any, kind: str, name: str, namespace: str | None) -> config_p
         raise UserError(
             f"{wanted.kind} {name} exists in several namespaces ({where}): name one with -n"
         )
-    return matches[0]
+    only: config_pb2.Object = matches[0]
+    return only
 
 
 def object_data(item: config_pb2.Object) -> dict[str, Any]:

@@ -38,17 +38,17 @@ PROTOCOLS: Final = frozenset(
 )
 
 
-class PortSelector(Spec):
+class PortSelector(Spec, frozen=True):
     number: int = 0
 
 
-class WorkloadSelector(Spec):
+class WorkloadSelector(Spec, frozen=True):
     """networking's selector."""
 
     labels: dict[str, str] = {}
 
 
-class StringMatch(Spec):
+class StringMatch(Spec, frozen=True):
     exact: str | None = None
     prefix: str | None = None
     regex: str | None = None

@@ -59,9 +59,13 @@ def decode_object(
             Report(path, report.findings).error("not-supported", "not supported yet")
     if report.has_errors:
         return None, tuple(report.findings)
-    key = ObjectKey(kind.group, kind.kind, metadata.namespace, metadata.name)
+    named = ObjectKey(kind.group, kind.kind, metadata.namespace, metadata.name)
     made = ConfigObject(
-        key=key, spec=spec, raw=dict(raw), labels=metadata.labels, annotations=metadata.annotations
+        key=named,
+        spec=spec,
+        raw=dict(raw),
+        labels=metadata.labels,
+        annotations=metadata.annotations,
     )
     return made, tuple(report.findings)
 

@@ -30,13 +30,13 @@ from windward.config.traffic_policy import (
 from windward.config.types import Spec
 
 
-class Subset(Spec):
+class Subset(Spec, frozen=True):
     name: str = ""
     labels: dict[str, str] = {}
     traffic_policy: TrafficPolicy | None = None
 
 
-class DestinationRule(Spec):
+class DestinationRule(Spec, frozen=True):
     host: str = ""
     traffic_policy: TrafficPolicy | None = None
     subsets: tuple[Subset, ...] = ()
@@ -225,7 +225,7 @@ def check_connection_pool(settings: ConnectionPoolSettings, report: Report) -> N
         ):
             if value < 0:
                 entry.at(name).error("out-of-range", f"must not be negative, is {value}")
-        if http.idle_timeout is not None and http.idle_timeout != 0:
+        if http.idle_timeout:
             check_duration(http.idle_timeout, entry.at("idleTimeout"))
         if http.use_client_protocol and http.h2_upgrade_policy.value == "UPGRADE":
             entry.error("conflict", "useClientProtocol does not go with h2UpgradePolicy UPGRADE")
@@ -240,7 +240,7 @@ def check_connection_pool(settings: ConnectionPoolSettings, report: Report) -> N
             ("maxConnectionDuration", tcp.max_connection_duration),
             ("idleTimeout", tcp.idle_timeout),
         ):
-            if duration is not None and not (name == "idleTimeout" and duration == 0):
+            if duration is not None and (duration or name != "idleTimeout"):
                 check_duration(duration, entry.at(name))
         if tcp.tcp_keepalive is not None:
             for name, duration in (

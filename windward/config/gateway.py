@@ -36,20 +36,20 @@ class TLSProtocol(Enum):
     TLSV1_3 = "TLSV1_3"
 
 
-class Port(Spec):
+class Port(Spec, frozen=True):
     number: UInt32 = 0
     protocol: str = ""
     name: str = ""
     target_port: UInt32 = 0
 
 
-class TLSCertificate(Spec):
+class TLSCertificate(Spec, frozen=True):
     server_certificate: str = ""
     private_key: str = ""
     ca_certificates: str = ""
 
 
-class ServerTLSSettings(Spec):
+class ServerTLSSettings(Spec, frozen=True):
     https_redirect: bool = False
     mode: ServerTLSMode = ServerTLSMode.PASSTHROUGH
     server_certificate: str = ""
@@ -69,7 +69,7 @@ class ServerTLSSettings(Spec):
     insecure_skip_verify: bool | None = None
 
 
-class Server(Spec):
+class Server(Spec, frozen=True):
     port: Port | None = None
     bind: str = ""
     hosts: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Server(Spec):
     name: str = ""
 
 
-class Gateway(Spec):
+class Gateway(Spec, frozen=True):
     servers: tuple[Server, ...] = ()
     selector: dict[str, str] = {}
 

@@ -8,28 +8,28 @@ from windward.config.common import PortSelector, StringMatch
 from windward.config.types import Duration, Int32, Spec, UInt32
 
 
-class Destination(Spec):
+class Destination(Spec, frozen=True):
     host: str = ""
     subset: str = ""
     port: PortSelector | None = None
 
 
-class HeaderOperations(Spec):
+class HeaderOperations(Spec, frozen=True):
     set: dict[str, str] = {}
     add: dict[str, str] = {}
     remove: tuple[str, ...] = ()
 
 
-class Headers(Spec):
+class Headers(Spec, frozen=True):
     request: HeaderOperations | None = None
     response: HeaderOperations | None = None
 
 
-class Percent(Spec):
+class Percent(Spec, frozen=True):
     value: float = 0.0
 
 
-class HTTPMatchRequest(Spec):
+class HTTPMatchRequest(Spec, frozen=True):
     name: str = ""
     uri: StringMatch | None = None
     scheme: StringMatch | None = None
@@ -46,18 +46,18 @@ class HTTPMatchRequest(Spec):
     stat_prefix: str = ""
 
 
-class HTTPRouteDestination(Spec):
+class HTTPRouteDestination(Spec, frozen=True):
     destination: Destination | None = None
     weight: Int32 = 0
     headers: Headers | None = None
 
 
-class RouteDestination(Spec):
+class RouteDestination(Spec, frozen=True):
     destination: Destination | None = None
     weight: Int32 = 0
 
 
-class L4MatchAttributes(Spec):
+class L4MatchAttributes(Spec, frozen=True):
     destination_subnets: tuple[str, ...] = ()
     port: UInt32 = 0
     source_subnet: str = ""
@@ -66,7 +66,7 @@ class L4MatchAttributes(Spec):
     source_namespace: str = ""
 
 
-class TLSMatchAttributes(Spec):
+class TLSMatchAttributes(Spec, frozen=True):
     sni_hosts: tuple[str, ...] = ()
     destination_subnets: tuple[str, ...] = ()
     port: UInt32 = 0
@@ -75,12 +75,12 @@ class TLSMatchAttributes(Spec):
     source_namespace: str = ""
 
 
-class TLSRoute(Spec):
+class TLSRoute(Spec, frozen=True):
     match: tuple[TLSMatchAttributes, ...] = ()
     route: tuple[RouteDestination, ...] = ()
 
 
-class TCPRoute(Spec):
+class TCPRoute(Spec, frozen=True):
     match: tuple[L4MatchAttributes, ...] = ()
     route: tuple[RouteDestination, ...] = ()
 
@@ -90,7 +90,7 @@ class RedirectPortSelection(Enum):
     FROM_REQUEST_PORT = "FROM_REQUEST_PORT"
 
 
-class HTTPRedirect(Spec):
+class HTTPRedirect(Spec, frozen=True):
     uri: str = ""
     authority: str = ""
     port: UInt32 | None = None
@@ -100,28 +100,28 @@ class HTTPRedirect(Spec):
     prefix_rewrite: str = ""
 
 
-class HTTPBody(Spec):
+class HTTPBody(Spec, frozen=True):
     string: str | None = None
     bytes: str | None = None
 
 
-class HTTPDirectResponse(Spec):
+class HTTPDirectResponse(Spec, frozen=True):
     status: UInt32 = 0
     body: HTTPBody | None = None
 
 
-class RegexRewrite(Spec):
+class RegexRewrite(Spec, frozen=True):
     match: str = ""
     rewrite: str = ""
 
 
-class HTTPRewrite(Spec):
+class HTTPRewrite(Spec, frozen=True):
     uri: str = ""
     authority: str = ""
     uri_regex_rewrite: RegexRewrite | None = None
 
 
-class HTTPRetry(Spec):
+class HTTPRetry(Spec, frozen=True):
     attempts: Int32 = 0
     per_try_timeout: Duration | None = None
     retry_on: str = ""
@@ -136,7 +136,7 @@ class UnmatchedPreflights(Enum):
     IGNORE = "IGNORE"
 
 
-class CorsPolicy(Spec):
+class CorsPolicy(Spec, frozen=True):
     allow_origin: tuple[str, ...] = ()
     allow_origins: tuple[StringMatch, ...] = ()
     allow_methods: tuple[str, ...] = ()
@@ -147,36 +147,36 @@ class CorsPolicy(Spec):
     unmatched_preflights: UnmatchedPreflights = UnmatchedPreflights.UNSPECIFIED
 
 
-class FaultDelay(Spec):
+class FaultDelay(Spec, frozen=True):
     percent: Int32 = 0
     fixed_delay: Duration | None = None
     exponential_delay: Duration | None = None
     percentage: Percent | None = None
 
 
-class FaultAbort(Spec):
+class FaultAbort(Spec, frozen=True):
     http_status: Int32 | None = None
     grpc_status: str | None = None
     http2_error: str | None = None
     percentage: Percent | None = None
 
 
-class HTTPFaultInjection(Spec):
+class HTTPFaultInjection(Spec, frozen=True):
     delay: FaultDelay | None = None
     abort: FaultAbort | None = None
 
 
-class HTTPMirrorPolicy(Spec):
+class HTTPMirrorPolicy(Spec, frozen=True):
     destination: Destination | None = None
     percentage: Percent | None = None
 
 
-class Delegate(Spec):
+class Delegate(Spec, frozen=True):
     name: str = ""
     namespace: str = ""
 
 
-class HTTPRoute(Spec):
+class HTTPRoute(Spec, frozen=True):
     name: str = ""
     match: tuple[HTTPMatchRequest, ...] = ()
     route: tuple[HTTPRouteDestination, ...] = ()

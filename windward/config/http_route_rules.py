@@ -60,7 +60,7 @@ def check_http_route(route: HTTPRoute, report: Report, *, delegate: bool, gatewa
         check_match(match, report.at("match", index))
     if route.rewrite is not None:
         check_rewrite(route.rewrite, report.at("rewrite"))
-    if route.timeout is not None and route.timeout != 0:
+    if route.timeout:
         check_duration(route.timeout, report.at("timeout"))
     if route.retries is not None:
         check_retries(route.retries, report.at("retries"))
@@ -287,9 +287,9 @@ def check_retries(retries: HTTPRetry, report: Report) -> None:
         report.error(
             "conflict", "attempts 0 turns retries off: nothing else may be set", "set attempts"
         )
-    if retries.per_try_timeout is not None and retries.per_try_timeout != 0:
+    if retries.per_try_timeout:
         check_duration(retries.per_try_timeout, report.at("perTryTimeout"))
-    if retries.backoff is not None and retries.backoff != 0:
+    if retries.backoff:
         check_duration(retries.backoff, report.at("backoff"))
     for policy in retries.retry_on.split(",") if retries.retry_on else ():
         name = policy.strip()
@@ -369,5 +369,5 @@ def check_cors(policy: CorsPolicy, report: Report) -> None:
         for index, name in enumerate(names):
             check_header_name(name, report.at(field, index))
     if policy.max_age is not None:
-        if policy.max_age < 0 or policy.max_age != int(policy.max_age):
+        if policy.max_age < 0 or policy.max_age % 1:
             report.at("maxAge").error("invalid-value", "must be whole seconds, not negative")

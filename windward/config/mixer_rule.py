@@ -20,14 +20,14 @@ FAIL_POLICY: Final = "windward.io/fail-policy"
 CHECK_TEMPLATES: Final = frozenset({"checknothing", "listentry"})
 
 
-class Status(Spec):
+class Status(Spec, frozen=True):
     """google.rpc.Status without details."""
 
     code: Int32 = 0
     message: str = ""
 
 
-class DenierParams(Spec):
+class DenierParams(Spec, frozen=True):
     status: Status | None = None
     valid_duration: Duration | None = None
     valid_use_count: Int32 = 0
@@ -40,7 +40,7 @@ class ListEntryType(Enum):
     REGEX = "REGEX"
 
 
-class ListParams(Spec):
+class ListParams(Spec, frozen=True):
     provider_url: str = ""
     refresh_interval: Duration | None = None
     ttl: Duration | None = None
@@ -51,11 +51,11 @@ class ListParams(Spec):
     blacklist: bool = False
 
 
-class CheckNothingParams(Spec):
+class CheckNothingParams(Spec, frozen=True):
     pass
 
 
-class ListEntryParams(Spec):
+class ListEntryParams(Spec, frozen=True):
     value: str = ""
 
 
@@ -70,33 +70,33 @@ TEMPLATES: Final[dict[str, type[Spec]]] = {
 }
 
 
-class Handler(Spec):
+class Handler(Spec, frozen=True):
     compiled_adapter: str = ""
     adapter: str = ""
     params: Any = None
     connection: Any = None
 
 
-class Instance(Spec):
+class Instance(Spec, frozen=True):
     compiled_template: str = ""
     template: str = ""
     params: Any = None
     attribute_bindings: dict[str, str] = {}
 
 
-class Action(Spec):
+class Action(Spec, frozen=True):
     handler: str = ""
     instances: tuple[str, ...] = ()
     name: str = ""
 
 
-class HeaderOperationTemplate(Spec):
+class HeaderOperationTemplate(Spec, frozen=True):
     name: str = ""
     values: tuple[str, ...] = ()
     operation: str = ""
 
 
-class Rule(Spec):
+class Rule(Spec, frozen=True):
     match: str = ""
     actions: tuple[Action, ...] = ()
     request_header_operations: tuple[HeaderOperationTemplate, ...] = ()

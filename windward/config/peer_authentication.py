@@ -17,17 +17,17 @@ class MutualTLSMode(Enum):
     STRICT = "STRICT"
 
 
-class MutualTLS(Spec):
+class MutualTLS(Spec, frozen=True):
     mode: MutualTLSMode = MutualTLSMode.UNSET
 
 
-class LabelSelector(Spec):
+class LabelSelector(Spec, frozen=True):
     """type/v1beta1's selector."""
 
     match_labels: dict[str, str] = {}
 
 
-class PeerAuthentication(Spec):
+class PeerAuthentication(Spec, frozen=True):
     selector: LabelSelector | None = None
     mtls: MutualTLS | None = None
     port_level_mtls: dict[UInt32, MutualTLS] = {}

@@ -38,14 +38,14 @@ class Resolution(Enum):
 DNS_RESOLUTIONS = frozenset({Resolution.DNS, Resolution.DNS_ROUND_ROBIN})
 
 
-class ServicePort(Spec):
+class ServicePort(Spec, frozen=True):
     number: UInt32 = 0
     protocol: str = ""
     name: str = ""
     target_port: UInt32 = 0
 
 
-class ServiceEntry(Spec):
+class ServiceEntry(Spec, frozen=True):
     hosts: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()

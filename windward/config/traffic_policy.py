@@ -17,27 +17,27 @@ class SimpleLB(Enum):
     LEAST_REQUEST = "LEAST_REQUEST"
 
 
-class RingHash(Spec):
+class RingHash(Spec, frozen=True):
     minimum_ring_size: UInt64 = 0
 
 
-class MagLev(Spec):
+class MagLev(Spec, frozen=True):
     table_size: UInt64 = 0
 
 
-class CookieAttribute(Spec):
+class CookieAttribute(Spec, frozen=True):
     name: str = ""
     value: str = ""
 
 
-class HTTPCookie(Spec):
+class HTTPCookie(Spec, frozen=True):
     name: str = ""
     path: str = ""
     ttl: Duration | None = None
     attributes: tuple[CookieAttribute, ...] = ()
 
 
-class ConsistentHashLB(Spec):
+class ConsistentHashLB(Spec, frozen=True):
     http_header_name: str | None = None
     http_cookie: HTTPCookie | None = None
     use_source_ip: bool | None = None
@@ -47,37 +47,37 @@ class ConsistentHashLB(Spec):
     minimum_ring_size: UInt64 = 0
 
 
-class Distribute(Spec):
+class Distribute(Spec, frozen=True):
     from_: str = ""
     to: dict[str, UInt32] = {}
 
 
-class Failover(Spec):
+class Failover(Spec, frozen=True):
     from_: str = ""
     to: str = ""
 
 
-class LocalityLoadBalancerSetting(Spec):
+class LocalityLoadBalancerSetting(Spec, frozen=True):
     distribute: tuple[Distribute, ...] = ()
     failover: tuple[Failover, ...] = ()
     failover_priority: tuple[str, ...] = ()
     enabled: bool | None = None
 
 
-class ZoneAwareLoadBalancerSetting(Spec):
+class ZoneAwareLoadBalancerSetting(Spec, frozen=True):
     enabled: bool | None = None
     failover: tuple[Failover, ...] = ()
     failover_priority: tuple[str, ...] = ()
     min_cluster_size: UInt64 | None = None
 
 
-class WarmupConfiguration(Spec):
+class WarmupConfiguration(Spec, frozen=True):
     duration: Duration | None = None
     minimum_percent: float | None = None
     aggression: float | None = None
 
 
-class LoadBalancerSettings(Spec):
+class LoadBalancerSettings(Spec, frozen=True):
     simple: SimpleLB | None = None
     consistent_hash: ConsistentHashLB | None = None
     locality_lb_setting: LocalityLoadBalancerSetting | None = None
@@ -86,13 +86,13 @@ class LoadBalancerSettings(Spec):
     warmup: WarmupConfiguration | None = None
 
 
-class TcpKeepalive(Spec):
+class TcpKeepalive(Spec, frozen=True):
     probes: UInt32 = 0
     time: Duration | None = None
     interval: Duration | None = None
 
 
-class TCPSettings(Spec):
+class TCPSettings(Spec, frozen=True):
     max_connections: Int32 = 0
     connect_timeout: Duration | None = None
     tcp_keepalive: TcpKeepalive | None = None
@@ -106,12 +106,12 @@ class H2UpgradePolicy(Enum):
     UPGRADE = "UPGRADE"
 
 
-class ConnectionKeepalive(Spec):
+class ConnectionKeepalive(Spec, frozen=True):
     interval: Duration | None = None
     timeout: Duration | None = None
 
 
-class HTTPSettings(Spec):
+class HTTPSettings(Spec, frozen=True):
     http1_max_pending_requests: Int32 = 0
     http2_max_requests: Int32 = 0
     max_requests_per_connection: Int32 = 0
@@ -123,12 +123,12 @@ class HTTPSettings(Spec):
     http2_keep_alive: ConnectionKeepalive | None = None
 
 
-class ConnectionPoolSettings(Spec):
+class ConnectionPoolSettings(Spec, frozen=True):
     tcp: TCPSettings | None = None
     http: HTTPSettings | None = None
 
 
-class OutlierDetection(Spec):
+class OutlierDetection(Spec, frozen=True):
     consecutive_errors: Int32 = 0
     split_external_local_origin_errors: bool = False
     consecutive_local_origin_failures: UInt32 | None = None
@@ -148,7 +148,7 @@ class ClientTLSMode(Enum):
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
 
 
-class ClientTLSSettings(Spec):
+class ClientTLSSettings(Spec, frozen=True):
     mode: ClientTLSMode = ClientTLSMode.DISABLE
     client_certificate: str = ""
     private_key: str = ""
@@ -160,7 +160,7 @@ class ClientTLSSettings(Spec):
     ca_crl: str = ""
 
 
-class TunnelSettings(Spec):
+class TunnelSettings(Spec, frozen=True):
     protocol: str = ""
     target_host: str = ""
     target_port: UInt32 = 0
@@ -171,17 +171,17 @@ class ProxyProtocolVersion(Enum):
     V2 = "V2"
 
 
-class ProxyProtocol(Spec):
+class ProxyProtocol(Spec, frozen=True):
     version: ProxyProtocolVersion = ProxyProtocolVersion.V1
 
 
-class RetryBudget(Spec):
+class RetryBudget(Spec, frozen=True):
     percent: float | None = None
     min_retry_concurrency: UInt32 = 0
     budget_interval: Duration | None = None
 
 
-class PortTrafficPolicy(Spec):
+class PortTrafficPolicy(Spec, frozen=True):
     port: PortSelector | None = None
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
@@ -189,7 +189,7 @@ class PortTrafficPolicy(Spec):
     tls: ClientTLSSettings | None = None
 
 
-class TrafficPolicy(Spec):
+class TrafficPolicy(Spec, frozen=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None

@@ -25,7 +25,7 @@ from windward.config.types import Spec
 MESH = "mesh"
 
 
-class VirtualService(Spec):
+class VirtualService(Spec, frozen=True):
     hosts: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     http: tuple[HTTPRoute, ...] = ()

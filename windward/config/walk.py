@@ -84,7 +84,8 @@ def walk(hint: Any, raw: Any, report: Report, depth: int) -> Any:
     if origin is tuple:
         return _walk_list(get_args(hint)[0], raw, report, depth)
     if origin is dict:
-        return _walk_map(*get_args(hint), raw, report, depth)
+        key_hint, value_hint = get_args(hint)
+        return _walk_map(key_hint, value_hint, raw, report, depth)
     if hint is Any:
         return raw
     if issubclass(hint, msgspec.Struct):
@@ -175,7 +176,7 @@ def _walk_scalar(hint: type, raw: Any, bounds: msgspec.Meta | None, report: Repo
         wanted = "a whole number" if hint is int else "a number"
         report.error("wrong-type", f"must be {wanted}, is {name_of(raw)}")
         return BAD
-    if bounds is not None and not bounds.ge <= raw <= bounds.le:  # type: ignore[operator]
+    if bounds is not None and not bounds.ge <= raw <= bounds.le:
         report.error("out-of-range", f"must be between {bounds.ge} and {bounds.le}, is {raw}")
         return BAD
     return raw

@@ -11,7 +11,7 @@ from windward.config.types import Spec, UInt32
 UNIX_PREFIX = "unix://"
 
 
-class WorkloadEntry(Spec):
+class WorkloadEntry(Spec, frozen=True):
     address: str = ""
     ports: dict[str, UInt32] = {}
     labels: dict[str, str] = {}

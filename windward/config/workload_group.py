@@ -9,17 +9,17 @@ from windward.config.types import Int32, Spec, UInt32
 from windward.config.workload_entry import WorkloadEntry, check_address, check_fields
 
 
-class GroupMetadata(Spec):
+class GroupMetadata(Spec, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
 
-class HTTPHeader(Spec):
+class HTTPHeader(Spec, frozen=True):
     name: str = ""
     value: str = ""
 
 
-class HTTPHealthCheckConfig(Spec):
+class HTTPHealthCheckConfig(Spec, frozen=True):
     path: str = ""
     port: UInt32 = 0
     host: str = ""
@@ -27,21 +27,21 @@ class HTTPHealthCheckConfig(Spec):
     http_headers: tuple[HTTPHeader, ...] = ()
 
 
-class TCPHealthCheckConfig(Spec):
+class TCPHealthCheckConfig(Spec, frozen=True):
     host: str = ""
     port: UInt32 = 0
 
 
-class ExecHealthCheckConfig(Spec):
+class ExecHealthCheckConfig(Spec, frozen=True):
     command: tuple[str, ...] = ()
 
 
-class GrpcHealthCheckConfig(Spec):
+class GrpcHealthCheckConfig(Spec, frozen=True):
     port: UInt32 = 0
     service: str = ""
 
 
-class ReadinessProbe(Spec):
+class ReadinessProbe(Spec, frozen=True):
     initial_delay_seconds: Int32 = 0
     timeout_seconds: Int32 = 0
     period_seconds: Int32 = 0
@@ -53,7 +53,7 @@ class ReadinessProbe(Spec):
     grpc: GrpcHealthCheckConfig | None = None
 
 
-class WorkloadGroup(Spec):
+class WorkloadGroup(Spec, frozen=True):
     metadata: GroupMetadata | None = None
     template: WorkloadEntry | None = None
     probe: ReadinessProbe | None = None

@@ -73,6 +73,9 @@ class Child:
         running = self._process is not None and self._process.returncode is None
         return self._process.pid if running and self._process else None
 
+    def _told_to_stop(self) -> bool:
+        return self._stopping
+
     async def start(self) -> None:
         await self._spawn()
         self._task = asyncio.create_task(self._watch(), name=f"watch {self.spec.name}")
@@ -135,14 +138,14 @@ class Child:
             assert self._process is not None
             began = monotonic()
             await self._process.wait()
-            if self._stopping:
+            if self._told_to_stop():
                 return
             if monotonic() - began > STEADY_S:
                 backoff_s = FIRST_BACKOFF_S
             await self._held.wait()
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
-            if self._stopping:
+            if self._told_to_stop():
                 return
             self.restarts += 1
             with suppress(LocalMeshError):

@@ -138,7 +138,7 @@ class Administrator:
         return list(answer.proxies)
 
     def _stub(self) -> config_pb2_grpc.ConfigServiceAsyncStub:
-        return config_pb2_grpc.ConfigServiceStub(self._pilot.channel())  # type: ignore[return-value]
+        return config_pb2_grpc.ConfigServiceStub(self._pilot.channel())
 
 
 def read_inputs(text: str, file: str) -> list[config_pb2.ObjectInput]:

@@ -82,7 +82,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-
 
 
 def _unary(behaviour: Any, method: str) -> Any:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await behaviour(request, context)
         except Exception as error:
@@ -92,7 +92,7 @@ def _unary(behaviour: Any, method: str) -> Any:
 
 
 def _stream(behaviour: Any, method: str) -> Any:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             answer = behaviour(request, context)
             if hasattr(answer, "__aiter__"):
@@ -106,7 +106,9 @@ def _stream(behaviour: Any, method: str) -> Any:
     return call
 
 
-async def _abort(error: Exception, context: grpc.aio.ServicerContext, method: str) -> None:
+async def _abort(
+    error: Exception, context: grpc.aio.ServicerContext[Any, Any], method: str
+) -> None:
     if isinstance(error, (grpc.aio.AbortError, grpc.aio.UsageError)):
         raise error
     if isinstance(error, RefusedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -10,9 +11,9 @@ from cryptography import x509
 from windward.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 
-def peer_identity(context: grpc.aio.ServicerContext) -> SpiffeId | None:
+def peer_identity(context: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId | None:
     """The SPIFFE id of an mTLS peer: its certificate's only URI SAN. None for plaintext and server-side TLS."""
-    names = context.auth_context().get("peer_spiffe_id", ())
+    names = list(context.auth_context().get("peer_spiffe_id", ()))
     if len(names) != 1:
         return None
     try:
@@ -21,15 +22,15 @@ def peer_identity(context: grpc.aio.ServicerContext) -> SpiffeId | None:
         return None
 
 
-def peer_expiry(context: grpc.aio.ServicerContext) -> datetime | None:
+def peer_expiry(context: grpc.aio.ServicerContext[Any, Any]) -> datetime | None:
     """When the peer's certificate ends (aware UTC); None without one."""
-    found = context.auth_context().get("x509_pem_cert", ())
+    found = list(context.auth_context().get("x509_pem_cert", ()))
     if not found:
         return None
     return x509.load_pem_x509_certificate(found[0]).not_valid_after_utc
 
 
-def bearer_token(context: grpc.aio.ServicerContext) -> str | None:
+def bearer_token(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
     """The token of ``authorization: Bearer ...``; None without exactly one."""
     values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str):

@@ -98,7 +98,7 @@ def _credentials(source: TlsSource, *, require_client: bool) -> grpc.ServerCrede
         return configuration()
 
     served = source.sequence
-    return grpc.dynamic_ssl_server_credentials(configuration(), fetch, require_client)
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetch, require_client)  # type: ignore[arg-type]
 
 
 def add_standard_services(server: grpc.aio.Server, services: Sequence[str]) -> HealthServicer:

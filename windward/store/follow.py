@@ -7,7 +7,7 @@ Compacted, StoreReset, or the anti-entropy interval -> list again -> only the di
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from windward.store.errors import Compacted, StoreReset, Unavailable
@@ -20,7 +20,7 @@ RETRY_S = 0.5
 
 async def follow(
     store: Store, prefix: str, *, relist_every_s: float = RELIST_EVERY_S
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch, None]:
     """Batches of changes below a prefix; the first holds all there is. Never ends, never raises for an outage."""
     known: dict[str, Entry] = {}
     first = True
@@ -47,7 +47,9 @@ async def follow(
                     yield Batch(fresh, batch.revision)
 
 
-async def _watch(store: Store, prefix: str, revision: int, limit_s: float) -> AsyncIterator[Batch]:
+async def _watch(
+    store: Store, prefix: str, revision: int, limit_s: float
+) -> AsyncGenerator[Batch, None]:
     """A watch that ends, without an error, when it is time to list again."""
     deadline = asyncio.get_running_loop().time() + limit_s
     watch = store.watch(prefix, from_revision=revision + 1)
@@ -55,7 +57,7 @@ async def _watch(store: Store, prefix: str, revision: int, limit_s: float) -> As
     try:
         while True:
             if pending is None:
-                pending = asyncio.ensure_future(anext(watch))  # type: ignore[arg-type]
+                pending = asyncio.ensure_future(anext(watch))
             left = deadline - asyncio.get_running_loop().time()
             done, _ = await asyncio.wait({pending}, timeout=max(left, 0))
             if not done:
@@ -71,7 +73,7 @@ async def _watch(store: Store, prefix: str, revision: int, limit_s: float) -> As
         if pending is not None:
             pending.cancel()
             await asyncio.wait({pending})
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
 
 
 def _is_news(known: dict[str, Entry], change: Change) -> bool:

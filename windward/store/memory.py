@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from windward.store.errors import Compacted, Conflict, LeaseLost, TooLarge
@@ -106,7 +106,7 @@ class MemoryStore:
                 raise LeaseLost(f"lease {operation.lease:x} has expired")
         return self._apply(transaction.operations)
 
-    async def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, *, from_revision: int) -> AsyncGenerator[Batch, None]:
         position = from_revision
         while True:
             if position <= self._compacted:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from windward.store.etcd.store import EtcdStore, Tls
+from windward.store.etcd.connection import Tls
+from windward.store.etcd.store import EtcdStore
 from windward.store.memory import MemoryStore
 from windward.store.protocol import Store
 

@@ -9,7 +9,7 @@ ordered bytewise; values are bytes. All calls may raise StoreError's children (s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +118,7 @@ class Store(Protocol):
         broke and the transaction has no condition by which a retry could tell whether it was applied.
         """
 
-    def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, from_revision: int) -> AsyncGenerator[Batch, None]:
         """Changes below a prefix from a revision on (included), for ever: survives outages, loses and repeats nothing.
 
         Raises Compacted when ``from_revision`` is gone (list again), and StoreReset when the store behind the

@@ -79,7 +79,8 @@ class Admin:
 
 def _dechunk(body: bytes) -> bytes:
     """A chunked body (RFC 9112, 7.1) in one piece."""
-    parts, rest = [], body
+    parts: list[bytes] = []
+    rest = body
     while True:
         size, _, rest = rest.partition(b"\r\n")
         length = int(size.split(b";")[0] or b"0", 16)

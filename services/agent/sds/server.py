@@ -58,7 +58,7 @@ class SecretServer:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def fetch(self, raw: bytes, _: grpc.aio.ServicerContext) -> bytes:
+    async def fetch(self, raw: bytes, _: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         request = discovery_pb2.DiscoveryRequest.FromString(raw)
         stream = SotwStream(self._current())
         stream.request(SotwRequest(SECRET, tuple(request.resource_names)))
@@ -68,7 +68,7 @@ class SecretServer:
         return responses[0]
 
     async def delta(
-        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
         stream = DeltaStream(self._current())
 
@@ -89,7 +89,7 @@ class SecretServer:
             yield response
 
     async def stream(
-        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
         stream = SotwStream(self._current())
 

@@ -28,7 +28,7 @@ def status_routes(
         """Envoy's and the agent's own, one after the other."""
         own = generate_latest(registry)
         try:
-            _, envoy = await admin.get("/stats/prometheus")
+            envoy = (await admin.get("/stats/prometheus"))[1]
         except (OSError, TimeoutError):
             envoy = b""
         return Response(200, own + envoy, CONTENT_TYPE_LATEST)

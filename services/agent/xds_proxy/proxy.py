@@ -41,12 +41,13 @@ class XdsProxy:
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def stream(
-        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
         """State of the world: passed through as it is."""
-        call = self._channels.channel().stream_stream(f"/{SERVICE}/StreamAggregatedResources")(
-            requests
+        method: Any = self._channels.channel().stream_stream(
+            f"/{SERVICE}/StreamAggregatedResources"
         )
+        call = method(requests)
         try:
             async for response in call:
                 yield response
@@ -57,7 +58,7 @@ class XdsProxy:
             call.cancel()
 
     async def delta(
-        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
         self._newest += 1
         mine = self._newest
@@ -134,7 +135,7 @@ class XdsProxy:
         *,
         first: bool,
     ) -> None:
-        call = self._channels.channel().stream_stream(f"/{SERVICE}/DeltaAggregatedResources")(
+        call: Any = self._channels.channel().stream_stream(f"/{SERVICE}/DeltaAggregatedResources")(
             wait_for_ready=False
         )
         try:

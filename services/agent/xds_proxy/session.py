@@ -76,7 +76,7 @@ class DeltaSession:
 
     def reopen(self) -> list[bytes]:
         """First requests for a new upstream, the node in the first of them."""
-        requests = []
+        requests: list[bytes] = []
         for type_url, state in self._types.items():
             state.waiting.clear()
             names = sorted(state.names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import grpc
 
@@ -41,7 +42,7 @@ class CertificateService(ca_pb2_grpc.IstioCertificateServiceServicer):
         self._now = now
 
     async def CreateCertificate(  # noqa: N802  the wire's name
-        self, request: ca_pb2.IstioCertificateRequest, context: grpc.aio.ServicerContext
+        self, request: ca_pb2.IstioCertificateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ca_pb2.IstioCertificateResponse:
         metrics.CSRS.inc()
         with span("citadel.create_certificate"):

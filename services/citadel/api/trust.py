@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,7 +39,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
         self._administrator = workload_id(trust_domain, ROOT_NAMESPACE, ADMIN_ACCOUNT)
 
     async def CreateJoinToken(  # noqa: N802  the wire's name
-        self, request: trust_pb2.CreateJoinTokenRequest, context: grpc.aio.ServicerContext
+        self, request: trust_pb2.CreateJoinTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trust_pb2.CreateJoinTokenResponse:
         caller = peer_identity(context)
         if caller is None:
@@ -70,7 +71,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
         return identity
 
     async def WatchTrustBundle(  # noqa: N802  the wire's name
-        self, _: trust_pb2.WatchTrustBundleRequest, context: grpc.aio.ServicerContext
+        self, _: trust_pb2.WatchTrustBundleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trust_pb2.TrustBundle]:
         """The one root there is, then silence until the bundle changes or the server stops."""
         yield trust_pb2.TrustBundle(

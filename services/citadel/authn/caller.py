@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import grpc
 
@@ -18,7 +19,7 @@ OPAQUE = "request authenticate failure"
 
 
 async def authenticate(
-    context: grpc.aio.ServicerContext, store: Store, trust_domain: str
+    context: grpc.aio.ServicerContext[Any, Any], store: Store, trust_domain: str
 ) -> SpiffeId:
     """The caller: by its certificate on the mTLS port, by its join token elsewhere. Raises RefusedError."""
     identity = peer_identity(context)

@@ -35,7 +35,7 @@ class CheckService(external_auth_pb2_grpc.AuthorizationServicer):
         self._workloads = workloads
 
     async def Check(  # noqa: N802  the wire's name
-        self, request: external_auth_pb2.CheckRequest, context: grpc.aio.ServicerContext
+        self, request: external_auth_pb2.CheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> external_auth_pb2.CheckResponse:
         opens = any(
             key == FAIL_POLICY_HEADER and value == "open"

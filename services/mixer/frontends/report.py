@@ -67,7 +67,9 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
         self._trust_domain = trust_domain
 
     async def StreamAccessLogs(  # noqa: N802  the wire's name
-        self, requests: AsyncIterator[als_pb2.StreamAccessLogsMessage], _: grpc.aio.ServicerContext
+        self,
+        requests: AsyncIterator[als_pb2.StreamAccessLogsMessage],
+        _: grpc.aio.ServicerContext[Any, Any],
     ) -> als_pb2.StreamAccessLogsResponse:
         reporter: Reporter | None = None
         async for message in requests:
@@ -77,8 +79,8 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
                 continue
             for entry in message.http_logs.log_entry:
                 self._http(reporter, entry)
-            for entry in message.tcp_logs.log_entry:
-                self._tcp(reporter, entry)
+            for connection in message.tcp_logs.log_entry:
+                self._tcp(reporter, connection)
         return als_pb2.StreamAccessLogsResponse()
 
     def _http(self, reporter: Reporter, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 from windward.identity.names import ADMIN_ACCOUNT, CONTROL_PLANE_DNS, ROOT_NAMESPACE
@@ -18,20 +20,20 @@ class Access:
             *(workload_id(trust_domain, ROOT_NAMESPACE, account) for account in CONTROL_PLANE_DNS),
         }
 
-    def caller(self, context: grpc.aio.ServicerContext) -> SpiffeId:
+    def caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId:
         identity = peer_identity(context)
         if identity is None:
             raise unauthenticated("a certificate of the mesh is required: use the mTLS port")
         return identity
 
-    def administrator(self, context: grpc.aio.ServicerContext) -> SpiffeId:
+    def administrator(self, context: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId:
         """Only the administrator changes configuration."""
         identity = self.caller(context)
         if identity != self._administrator:
             raise denied(f"{identity} may not change configuration; only {self._administrator} may")
         return identity
 
-    def reader(self, context: grpc.aio.ServicerContext) -> SpiffeId:
+    def reader(self, context: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId:
         """The administrator and the control plane read configuration; workloads get theirs by xDS."""
         identity = self.caller(context)
         if identity not in self._readers:

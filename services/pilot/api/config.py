@@ -61,7 +61,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
     # ---- changing ---------------------------------------------------------------------------------------------------
 
     async def Apply(  # noqa: N802  the wire's name
-        self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ApplyResponse:
         caller = self._access.administrator(context)
         wanted, findings = check(request)
@@ -72,14 +72,14 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         return config_pb2.ApplyResponse(applied=applied, findings=findings, revision=revision)
 
     async def Validate(  # noqa: N802  the wire's name
-        self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ApplyResponse:
         self._access.reader(context)
         _, findings = check(request)
         return config_pb2.ApplyResponse(findings=findings)
 
     async def Delete(  # noqa: N802  the wire's name
-        self, request: config_pb2.DeleteRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.DeleteRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.DeleteResponse:
         caller = self._access.administrator(context)
         keys = list(dict.fromkeys(object_key(ref) for ref in request.refs))
@@ -135,7 +135,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     async def Get(  # noqa: N802  the wire's name
-        self, request: config_pb2.GetRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.GetRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.Object:
         self._access.reader(context)
         return await self._get(request.ref)
@@ -148,7 +148,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         return object_of(key, entry)
 
     async def List(  # noqa: N802  the wire's name
-        self, request: config_pb2.ListRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.ListRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ListResponse:
         self._access.reader(context)
         prefix = CONFIG
@@ -166,7 +166,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         return config_pb2.ListResponse(objects=found, revision=listing.revision)
 
     async def ListProxies(  # noqa: N802  the wire's name
-        self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext
+        self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ListProxiesResponse:
         self._access.reader(context)
         return config_pb2.ListProxiesResponse(
@@ -196,7 +196,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         )
 
     async def GetProxyConfig(  # noqa: N802  the wire's name
-        self, request: config_pb2.GetProxyConfigRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.GetProxyConfigRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.GetProxyConfigResponse:
         self._access.reader(context)
         found = self._connected.find(request.proxy)
@@ -223,7 +223,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         return config_pb2.GetProxyConfigResponse(resources=resources)
 
     async def GetObjectStatus(  # noqa: N802  the wire's name
-        self, request: config_pb2.GetRequest, context: grpc.aio.ServicerContext
+        self, request: config_pb2.GetRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ObjectStatus:
         self._access.reader(context)
         stored = await self._get(request.ref)
@@ -268,10 +268,11 @@ def check(
     """Decode every object of a request; all findings of all of them."""
     wanted: list[ConfigObject[Any]] = []
     findings: list[config_pb2.Finding] = []
+    not_an_object: tuple[Finding, ...] = (Finding("", "not-readable", "must be a JSON object"),)
     for index, given in enumerate(request.objects):
         raw = _load(given.json)
         if raw is None:
-            made, found = None, (Finding("", "not-readable", "must be a JSON object"),)
+            made, found = None, not_an_object
         else:
             made, found = decode_object(
                 raw, default_namespace=request.default_namespace or "default"

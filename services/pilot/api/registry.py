@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import grpc
 import msgspec
@@ -33,7 +34,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self._ttl_s = ttl_s
 
     async def Register(  # noqa: N802  the wire's name
-        self, request: registry_pb2.RegisterRequest, context: grpc.aio.ServicerContext
+        self, request: registry_pb2.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.RegisterResponse:
         caller = self._access.caller(context)
         workload = await self._record(request.workload)
@@ -122,7 +123,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         return spec
 
     async def Deregister(  # noqa: N802  the wire's name
-        self, request: registry_pb2.DeregisterRequest, context: grpc.aio.ServicerContext
+        self, request: registry_pb2.DeregisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.DeregisterResponse:
         caller = self._access.caller(context)
         key = endpoint_key(request.namespace, request.name)
@@ -139,7 +140,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         return registry_pb2.DeregisterResponse()
 
     async def ListWorkloads(  # noqa: N802  the wire's name
-        self, request: registry_pb2.ListWorkloadsRequest, context: grpc.aio.ServicerContext
+        self,
+        request: registry_pb2.ListWorkloadsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> registry_pb2.ListWorkloadsResponse:
         self._access.reader(context)
         listing = await self._store.list(

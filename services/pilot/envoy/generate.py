@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from envoy.config.core.v3 import extension_pb2
 
@@ -26,6 +27,8 @@ from services.pilot.model.proxy import Interception, Proxy, ProxyType
 from services.pilot.model.service import Endpoint, Port, Service, labels_match
 from services.pilot.registry.mesh import origin_of
 from services.pilot.snapshot import MeshSnapshot
+from windward.config.gateway import Gateway, Server
+from windward.config.object import ConfigObject
 from windward.config.service_entry import Resolution
 from windward.config.virtual_service import MESH
 from windward.xds import resource as xds
@@ -182,7 +185,7 @@ class Generator:
             self.memo.get(
                 ("fixed", intercepted, item.name),
                 (),
-                lambda item=item: resource(xds.CLUSTER, item.name, item),
+                partial(resource, xds.CLUSTER, item.name, item),
             )
             for item in cluster.fixed(intercepted=intercepted)
         ]
@@ -210,7 +213,7 @@ class Generator:
                 self.memo.get(
                     ("check", name),
                     (enabled,),
-                    lambda name=name, enabled=enabled: self._check(name, enabled=enabled),
+                    partial(self._check, name, enabled=enabled),
                 )
             )
         return made
@@ -275,15 +278,16 @@ class Generator:
                 self.memo.get(
                     ("listener", self.scope, f"{host}_{port.number}"),
                     (service, port, rule, tuple(sorted(weights.items())), self.options.telemetry),
-                    lambda host=host: resource(
-                        xds.LISTENER,
-                        f"{host}_{port.number}",
-                        listener.outbound_tcp(self.options.telemetry, host, port.number, weights),
-                        origins,
-                    ),
+                    partial(self._tcp_listener, host, port.number, weights, origins),
                 )
             )
         return made
+
+    def _tcp_listener(
+        self, host: str, port: int, weights: Mapping[str, int], origins: tuple[Origin, ...]
+    ) -> Resource:
+        message = listener.outbound_tcp(self.options.telemetry, host, port, weights)
+        return resource(xds.LISTENER, message.name, message, origins)
 
     def _tcp_weights(
         self, service: Service, port: Port
@@ -455,15 +459,16 @@ class Generator:
                 self.memo.get(
                     ("inbound", host, number),
                     (bound, port, telemetry),
-                    lambda bound=bound, port=port: resource(
-                        xds.LISTENER,
-                        f"{host}_{bound}",
-                        listener.direct_inbound(telemetry, host, bound, port),
-                        origins,
-                    ),
+                    partial(self._direct_listener, bound, port, origins),
                 )
             )
         return made
+
+    def _direct_listener(
+        self, bound: int, port: InboundPort, origins: tuple[Origin, ...]
+    ) -> Resource:
+        message = listener.direct_inbound(self.options.telemetry, self.proxy.address, bound, port)
+        return resource(xds.LISTENER, message.name, message, origins)
 
     def _inbound_cluster(
         self, port: InboundPort, application: str | None, origins: tuple[Origin, ...]
@@ -483,7 +488,7 @@ class Generator:
 
     def _gateway(self) -> list[Resource]:
         labels = dict(self.proxy.labels)
-        by_port: dict[int, list[tuple[object, object]]] = {}
+        by_port: dict[int, list[tuple[ConfigObject[Gateway], Server]]] = {}
         for item in self.snapshot.gateways:
             if not labels_match(tuple(item.spec.selector.items()), labels):
                 continue
@@ -506,17 +511,19 @@ class Generator:
             lambda: resource(xds.LISTENER, name, listener.gateway(telemetry, host, number)),
         )
 
-    def _gateway_routes(self, number: int, servers: list[tuple[object, object]]) -> Resource:
+    def _gateway_routes(
+        self, number: int, servers: list[tuple[ConfigObject[Gateway], Server]]
+    ) -> Resource:
         name = f"http.{number}"
         rules = tuple(item for item in self.snapshot.virtual_services if item.spec.gateways)
         ports = tuple((service.host, service.ports) for service in self.snapshot.services.values())
         gateways = tuple(servers)
         origins = tuple(
             dict.fromkeys([origin_of(g) for g, _ in servers] + [origin_of(rule) for rule in rules])
-        )  # type: ignore[arg-type]
+        )
 
         def build() -> Resource:
-            hosts = virtual_host.gateway_hosts(number, servers, rules, self.viewer, self.port_of)  # type: ignore[arg-type]
+            hosts = virtual_host.gateway_hosts(number, servers, rules, self.viewer, self.port_of)
             message = virtual_host.route_configuration(name, hosts, None)
             return resource(xds.ROUTE, name, message, origins)
 

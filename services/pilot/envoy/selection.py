@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from windward.config.destination_rule import DestinationRule
+from windward.config.destination_rule import DestinationRule, Subset
 from windward.config.hosts import matches, resolve, specificity
 from windward.config.object import ConfigObject
 from windward.config.peer_authentication import MutualTLSMode, PeerAuthentication
@@ -63,7 +63,7 @@ def _merge(rules: Sequence[Rule]) -> MergedRule:
     origins = tuple(Origin(r.key.group, r.key.kind, r.key.namespace, r.key.name) for r in chosen)
     if len(chosen) == 1:
         return MergedRule(chosen[0].spec, origins)
-    subsets = {}
+    subsets: dict[str, Subset] = {}
     for rule in chosen:
         for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, subset)

@@ -44,26 +44,29 @@ class DiscoveryServer:
         self.ready: Callable[[], bool] = lambda: True
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        methods = {
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self.stream),
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.delta),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def delta(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
         async for response in self._serve(requests, context, _DELTA):
             yield response
 
     async def stream(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
         async for response in self._serve(requests, context, _SOTW):
             yield response
 
     async def _serve(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext, variant: _Variant
+        self,
+        requests: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[Any, Any],
+        variant: _Variant,
     ) -> AsyncIterator[bytes]:
         if not self.ready():
             raise unavailable("this Pilot has not read the mesh's configuration yet")
@@ -140,7 +143,7 @@ async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
     return await anext(iterator, None)
 
 
-def _proxy(node: Any, context: grpc.aio.ServicerContext) -> Proxy:
+def _proxy(node: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Proxy:
     """The proxy of a first request's node. Refuses what is oversized or not what its certificate says."""
     if node.ByteSize() > LONGEST_NODE:
         raise invalid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from windward.api.store.v1 import etcd_pb2 as wire
 from windward.store.errors import Conflict, LeaseLost, Uncertain
@@ -115,7 +115,7 @@ class EtcdStore:
             return listing.revision
         return revisions.pop() if len(revisions) == 1 else 0
 
-    def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, from_revision: int) -> AsyncGenerator[Batch, None]:
         return watch_prefix(self._connection, prefix, from_revision, entry_of)
 
     async def grant(self, ttl_s: float) -> Lease:

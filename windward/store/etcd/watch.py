@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,7 +32,7 @@ EntryOf = Callable[[wire.KeyValue], Entry]
 
 async def watch_prefix(
     connection: Connection, prefix: str, from_revision: int, entry_of: EntryOf
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch, None]:
     """Batches from a revision on, for ever. Raises Compacted, StoreReset or Denied."""
     state = _Position(from_revision)
     pause_s = 0.05
@@ -67,7 +67,7 @@ class _Position:
 
 async def _one_stream(
     connection: Connection, prefix: str, state: _Position, entry_of: EntryOf
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch, None]:
     from windward.store.etcd.store import range_end
 
     metadata = await connection.metadata()
@@ -90,7 +90,7 @@ async def _one_stream(
             await stream.write(wire.WatchRequest(create_request=create))
         while True:
             async with asyncio.timeout(SILENCE_S):
-                response = await stream.read()
+                response: Any = await stream.read()
             if response is grpc.aio.EOF:
                 raise Interrupted
             if response.canceled:
