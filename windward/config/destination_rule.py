@@ -114,6 +114,8 @@ def check_load_balancer(
     report.one_of({"simple": settings.simple, "consistentHash": settings.consistent_hash})
     if settings.simple is SimpleLB.LEAST_CONN:
         report.at("simple").warn("deprecated", "LEAST_CONN is deprecated", "use LEAST_REQUEST")
+    if settings.locality_lb_setting is not None and settings.zone_aware_lb_setting is not None:
+        report.error("conflict", "only one of localityLbSetting and zoneAwareLbSetting may be set")
     if settings.consistent_hash is not None:
         _consistent_hash(settings.consistent_hash, report.at("consistentHash"))
     for name in ("warmup_duration_secs",):

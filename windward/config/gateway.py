@@ -114,29 +114,19 @@ def check_server(server: Server, report: Report) -> None:
     _server_port(server, server.port, report.at("port"))
     if server.default_endpoint:
         report.at("defaultEndpoint").error("not-supported", "not supported yet")
-    if server.tls is not None:
-        check_server_tls(server.tls, report.at("tls"))
-        if server.port.protocol.upper() == "HTTP" and not server.tls.https_redirect:
-            if server.tls.mode is not ServerTLSMode.PASSTHROUGH or server.tls.credential_name:
-                report.at("tls").error("conflict", "a plain HTTP port has no TLS but httpsRedirect")
-        if (
-            server.tls.mode is ServerTLSMode.PASSTHROUGH
-            and server.port.protocol.upper() in TLS_PROTOCOLS
-        ):
-            if server.tls.https_redirect:
-                report.at("tls", "httpsRedirect").error(
-                    "conflict", "only a plain HTTP port can redirect to HTTPS"
-                )
-    elif server.port.protocol.upper() in TLS_PROTOCOLS:
-        report.at("tls").error("required", f"must be set for protocol {server.port.protocol}")
-    if (
-        server.tls is not None
-        and server.tls.https_redirect
-        and server.port.protocol.upper() in TLS_PROTOCOLS
-    ):
-        report.at("tls", "httpsRedirect").error(
-            "conflict", "only a plain HTTP port can redirect to HTTPS"
+    secure = server.port.protocol.upper() in TLS_PROTOCOLS
+    if server.tls is None:
+        if secure:
+            report.at("tls").error("required", f"must be set for protocol {server.port.protocol}")
+        return
+    check_server_tls(server.tls, report.at("tls"))
+    if secure and server.tls.https_redirect:
+        report.at("tls", "httpsRedirect").warn(
+            "unreachable", "only a plain HTTP port redirects to HTTPS"
         )
+    if not secure and server.port.protocol.upper() == "HTTP" and not server.tls.https_redirect:
+        if server.tls.mode is not ServerTLSMode.PASSTHROUGH or server.tls.credential_name:
+            report.at("tls").error("conflict", "a plain HTTP port has no TLS but httpsRedirect")
 
 
 def _server_port(server: Server, port: Port, report: Report) -> None:
@@ -156,12 +146,16 @@ def _server_host(host: str, report: Report) -> None:
     if slash:
         if "/" in namespace:
             report.error("invalid-host", "must be namespace/host")
-        elif namespace not in {"*", "."} and not is_dns_label(namespace):
+        elif namespace not in {"*", ".", "~"} and not is_dns_label(namespace):
             report.error("invalid-host", f"{namespace!r} is not a namespace")
     if is_ip(name):
         report.error("invalid-host", "must be a host name, not an IP address")
         return
     check_wildcard_host(name, report)
+    if name and "." not in name and name != "*":
+        report.error(
+            "invalid-host", "a short name means nothing at a gateway", "write the full name"
+        )
 
 
 def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
@@ -170,7 +164,7 @@ def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
     if tls.credential_name and tls.credential_names:
         report.error("conflict", "only one of credentialName and credentialNames may be set")
     if len(tls.credential_names) > 2 or len(tls.tls_certificates) > 2:
-        report.error("too-large", "at most two certificates")
+        report.warn("too-large", "at most two certificates are used")
     if tls.tls_certificates and (any(files[:2]) or tls.credential_name or tls.credential_names):
         report.error("conflict", "only one way of naming certificates may be used")
     if any("\n" in file for file in files):

@@ -48,6 +48,7 @@ GRPC_STATUSES: Final = (
 )  # fmt: skip
 LARGEST_BODY: Final = 100_000
 LONGEST_BODY: Final = 1_000_000
+_COMMANDS: Final = re.compile(r"(?:[^%]|%%|%[A-Z_0-9]+(?:\([^()]*\))?(?::\d+)?%)*")
 _SCHEME: Final = re.compile(r"https?")
 
 
@@ -60,6 +61,18 @@ def check_http_route(route: HTTPRoute, report: Report, *, delegate: bool, gatewa
         check_match(match, report.at("match", index))
     if route.rewrite is not None:
         check_rewrite(route.rewrite, report.at("rewrite"))
+        if route.rewrite.authority and sets_host(route.headers):
+            report.at("rewrite", "authority").error(
+                "conflict", "does not go with headers.request.set of host"
+            )
+    if route.redirect is not None and route.redirect.prefix_rewrite:
+        if (
+            any(match.uri is None or match.uri.prefix is None for match in route.match)
+            or not route.match
+        ):
+            report.at("redirect", "prefixRewrite").error(
+                "conflict", "needs a prefix match on the uri"
+            )
     if route.timeout:
         check_duration(route.timeout, report.at("timeout"))
     if route.retries is not None:
@@ -79,6 +92,12 @@ def check_http_route(route: HTTPRoute, report: Report, *, delegate: bool, gatewa
     check_weights([item.weight for item in route.route], report.at("route"))
     for index, item in enumerate(route.route):
         check_route_destination(item, report.at("route", index), gateway=gateway)
+
+
+def sets_host(headers: Headers | None) -> bool:
+    """Whether a route sets the request's host by its header operations."""
+    operations = headers.request if headers else None
+    return operations is not None and any(key.lower() == "host" for key in operations.set)
 
 
 def _action(route: HTTPRoute, report: Report, *, delegate: bool) -> None:
@@ -127,6 +146,10 @@ def check_match(match: HTTPMatchRequest, report: Report) -> None:
             entry = report.at(field).key(name)
             check_header_name(name, entry)
             check_string_match(value, entry)
+            if value.prefix == "":
+                entry.at("prefix").error(
+                    "invalid-value", "must not be empty", "write {} to ask for the header alone"
+                )
     for name, value in match.query_params.items():
         entry = report.at("queryParams").key(name)
         if not name:
@@ -211,11 +234,7 @@ def check_headers(headers: Headers, report: Report) -> None:
         for field in ("set", "add"):
             values: Mapping[str, str] = getattr(operations, field)
             for header, value in values.items():
-                pseudo = (
-                    name == "request"
-                    and field == "set"
-                    and header.lower() in {":authority", "host"}
-                )
+                pseudo = name == "request" and field == "set" and header.lower() == "host"
                 check_header_name(header, entry.at(field).key(header), strict=not pseudo)
                 _header_value(value, entry.at(field).key(header))
         for index, header in enumerate(operations.remove):
@@ -223,9 +242,11 @@ def check_headers(headers: Headers, report: Report) -> None:
 
 
 def _header_value(value: str, report: Report) -> None:
-    """Envoy's command operators: every single % must belong to one."""
-    if value.replace("%%", "").count("%") % 2:
-        report.error("invalid-value", "a single % must be written %%, or be part of %COMMAND%")
+    """Envoy's command operators: ``%%`` is a percent sign, ``%NAME%`` and ``%NAME(anything):length%`` are commands."""
+    if not _COMMANDS.fullmatch(value):
+        report.error(
+            "invalid-value", "a percent sign must be written %%, or be part of a %COMMAND%"
+        )
 
 
 def check_rewrite(rewrite: HTTPRewrite, report: Report) -> None:
@@ -244,6 +265,8 @@ def check_redirect(redirect: HTTPRedirect, report: Report) -> None:
     if not any((redirect.uri, redirect.authority, redirect.scheme, redirect.port, redirect.redirect_code,
                 redirect.derive_port, redirect.prefix_rewrite)):  # fmt: skip
         report.error("required", "must change something: uri, authority, scheme or port")
+    if redirect.uri and redirect.prefix_rewrite:
+        report.error("conflict", "only one of uri and prefixRewrite may be set")
     report.one_of({"port": redirect.port, "derivePort": redirect.derive_port})
     if redirect.scheme and not _SCHEME.fullmatch(redirect.scheme):
         report.at("scheme").error("invalid-value", f"must be http or https, is {redirect.scheme!r}")
@@ -270,8 +293,8 @@ def _direct_response(route: HTTPRoute, report: Report) -> None:
 
 
 def check_status(status: int, report: Report) -> None:
-    if not 200 <= status <= 599:
-        report.error("out-of-range", f"must be between 200 and 599, is {status}")
+    if not 200 <= status <= 600:
+        report.error("out-of-range", f"must be between 200 and 600, is {status}")
 
 
 def check_retries(retries: HTTPRetry, report: Report) -> None:

@@ -30,13 +30,17 @@ class LabelSelector(Spec, frozen=True):
 class PeerAuthentication(Spec, frozen=True):
     selector: LabelSelector | None = None
     mtls: MutualTLS | None = None
-    port_level_mtls: dict[UInt32, MutualTLS] = {}
+    port_level_mtls: dict[UInt32, MutualTLS] | None = None
 
 
 def validate(spec: PeerAuthentication, _: Metadata, report: Report) -> None:
     if spec.selector is not None:
         check_selector(spec.selector.match_labels, report.at("selector", "matchLabels"))
-    if spec.port_level_mtls and (spec.selector is None or not spec.selector.match_labels):
+    if spec.port_level_mtls is None:
+        return
+    if not spec.port_level_mtls:
+        report.at("portLevelMtls").error("required", "must name at least one port")
+    elif spec.selector is None or not spec.selector.match_labels:
         report.at("portLevelMtls").error(
             "conflict", "needs a selector with labels", "add selector.matchLabels"
         )

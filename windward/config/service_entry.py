@@ -66,10 +66,6 @@ def validate(spec: ServiceEntry, metadata: Metadata, report: Report) -> None:
             report.error("conflict", "only one of workloadSelector and endpoints may be set")
         if not spec.workload_selector.labels:
             report.at("workloadSelector").warn("unreachable", "selects nothing: it has no labels")
-        if spec.resolution is Resolution.NONE:
-            report.at("workloadSelector").error(
-                "conflict", "has no meaning with resolution NONE", "use STATIC"
-            )
         check_selector(spec.workload_selector.labels, report.at("workloadSelector", "labels"))
     _endpoints(spec, report)
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)
@@ -85,11 +81,16 @@ def _hosts(spec: ServiceEntry, report: Report) -> None:
         if host == "*":
             entry.error("invalid-host", "* alone is not allowed")
             continue
+        if partial_wildcard(host):
+            entry.warn(
+                "invalid-host",
+                "a partial wildcard matches less than it seems",
+                "write *.example.com",
+            )
+            continue
         check_wildcard_host(host, entry)
         if host in spec.hosts[:index]:
             entry.error("duplicate", f"{host} stands twice")
-        if "." not in host:
-            entry.warn("short-name", "a name without a dot is taken as it is, not completed")
     wildcard = any(host.startswith("*") for host in spec.hosts)
     if wildcard and spec.resolution is Resolution.DNS and not spec.endpoints:
         report.at("hosts").error(
@@ -99,6 +100,16 @@ def _hosts(spec: ServiceEntry, report: Report) -> None:
         host.startswith("*.") for host in spec.hosts
     ):
         report.at("hosts").error("conflict", "resolution DYNAMIC_DNS is for wildcard hosts")
+
+
+def partial_wildcard(host: str) -> bool:
+    """``*example.com``: a wildcard that is no whole label; taken, and rarely meant."""
+    return (
+        host.startswith("*")
+        and not host.startswith("*.")
+        and host != "*"
+        and not fqdn_fault(host[1:])
+    )
 
 
 def _addresses(spec: ServiceEntry, report: Report) -> None:
@@ -156,10 +167,6 @@ def _endpoints(spec: ServiceEntry, report: Report) -> None:
     if resolution in {Resolution.NONE, Resolution.DYNAMIC_DNS} and spec.endpoints:
         report.at("endpoints").error("conflict", f"no endpoints with resolution {resolution.value}")
         return
-    if resolution is Resolution.STATIC and not spec.endpoints and spec.workload_selector is None:
-        report.at("endpoints").warn(
-            "required", "no endpoints and no workloadSelector: nothing is behind this service"
-        )
     if resolution in DNS_RESOLUTIONS:
         _dns_endpoints(spec, report)
     for index, endpoint in enumerate(spec.endpoints):

@@ -67,8 +67,11 @@ def _hosts(
         report.at("exportTo").warn("unreachable", "a delegate is found by whoever names it")
     for index, host in enumerate(spec.hosts):
         entry = report.at("hosts", index)
-        if host in spec.hosts[:index]:
-            entry.error("duplicate", f"{host} stands twice")
+        covered = [
+            other for other in spec.hosts[:index] if matches(other, host) or matches(host, other)
+        ]
+        if covered:
+            entry.error("duplicate", f"overlaps with {covered[0]}")
         if is_ip(host):
             continue
         check_wildcard_host(host, entry)

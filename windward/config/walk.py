@@ -20,7 +20,7 @@ import msgspec
 from windward.config.report import Report
 from windward.config.types import Duration, parse_duration
 
-LONGEST_TEXT: Final = 65_536
+LONGEST_TEXT: Final = 1_100_000
 DEEPEST: Final = 40
 MOST_ELEMENTS: Final = 20_000
 

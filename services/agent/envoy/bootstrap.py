@@ -79,7 +79,6 @@ def bootstrap(settings: Settings, labels: dict[str, str]) -> dict[str, Any]:
                 {
                     "name": "static",
                     "static_layer": {
-                        "overload.global_downstream_max_connections": 2147483647,
                         "re2.max_program_size.error_level": 32768,
                     },
                 },

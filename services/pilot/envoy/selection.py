@@ -129,6 +129,6 @@ def peer_modes(
         if spec is not None and spec.mtls is not None and spec.mtls.mode is not MutualTLSMode.UNSET:
             default = spec.mtls.mode
     ports = {}
-    for port, mtls in (workload.port_level_mtls if workload else {}).items():
+    for port, mtls in ((workload and workload.port_level_mtls) or {}).items():
         ports[port] = default if mtls.mode is MutualTLSMode.UNSET else mtls.mode
     return PeerModes(default, ports)
