@@ -21,7 +21,10 @@ DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "conformance"
 
 SUITES: dict[str, tuple[str, Callable[[Path], Result]]] = {
     "pilot/validation": ("pilot/validation", suite_validation.run),
-    "pilot/api-validation": ("pilot/api-validation", lambda folder: suite_documents.run(folder, "api-validation")),
+    "pilot/api-validation": (
+        "pilot/api-validation",
+        lambda folder: suite_documents.run(folder, "api-validation"),
+    ),
     "pilot/istio-validation-crds": (
         "pilot/istio-validation-crds",
         lambda folder: suite_documents.run(folder, "istio-validation-crds"),
@@ -31,24 +34,39 @@ SUITES: dict[str, tuple[str, Callable[[Path], Result]]] = {
     "pilot/analyzers": ("pilot/analyzers", totals.indexed("analyzers")),
     "pilot/gateway-api": ("pilot/gateway-api", totals.indexed("gateway-api")),
     "pilot/ingress": ("pilot/ingress", totals.indexed("ingress")),
-    "mixer/cexl_expressions": ("mixer/cexl_expressions.json", totals.rows("mixer/cexl_expressions.json")),
+    "mixer/cexl_expressions": (
+        "mixer/cexl_expressions.json",
+        totals.rows("mixer/cexl_expressions.json"),
+    ),
     "mixer/cexl_functions": ("mixer/cexl_functions.json", totals.rows("mixer/cexl_functions.json")),
     "mixer/cexl_parser": ("mixer/cexl_parser.json", totals.rows("mixer/cexl_parser.json")),
     "mixer/cel_mode": ("mixer/cel_mode.json", totals.rows("mixer/cel_mode.json")),
     "mixer/attribute_bag": ("mixer/attribute_bag.json", totals.rows("mixer/attribute_bag.json")),
     "mixer/runtime_rules": ("mixer/runtime_rules.json", totals.rows("mixer/runtime_rules.json")),
     "mixer/adapters": ("mixer/adapters.json", totals.rows("mixer/adapters.json")),
-    "mixer/envoy_frontends": ("mixer/envoy_frontends.json", totals.rows("mixer/envoy_frontends.json")),
+    "mixer/envoy_frontends": (
+        "mixer/envoy_frontends.json",
+        totals.rows("mixer/envoy_frontends.json"),
+    ),
     "mixer/client_envoy": ("mixer/client_envoy.json", totals.rows("mixer/client_envoy.json")),
-    "mixer/default_telemetry": ("mixer/default_telemetry.json", totals.rows("mixer/default_telemetry.json")),
+    "mixer/default_telemetry": (
+        "mixer/default_telemetry.json",
+        totals.rows("mixer/default_telemetry.json"),
+    ),
     "citadel/spiffe": ("citadel/spiffe", suite_citadel.spiffe),
     "citadel/csr": ("citadel/csr", suite_citadel.csr),
     "citadel/jwt": ("citadel/jwt", totals.jwt),
     "citadel/limbo": ("citadel/limbo", totals.limbo),
     "citadel/iptables": ("citadel/iptables", totals.files("citadel/iptables", "*.golden")),
-    "citadel/bootstrap": ("citadel/bootstrap", totals.files("citadel/bootstrap/golden", "*_golden.json")),
+    "citadel/bootstrap": (
+        "citadel/bootstrap",
+        totals.files("citadel/bootstrap/golden", "*_golden.json"),
+    ),
     "citadel/inject": ("citadel/inject", totals.files("citadel/inject", "*.injected")),
-    "citadel/inject-1.4.10": ("citadel/inject-1.4.10", totals.files("citadel/inject-1.4.10", "*.injected")),
+    "citadel/inject-1.4.10": (
+        "citadel/inject-1.4.10",
+        totals.files("citadel/inject-1.4.10", "*.injected"),
+    ),
 }
 """Suite -> (what must be there for it, how it is run)."""
 
@@ -82,7 +100,9 @@ def check_floor(results: dict[str, Result], *, raise_it: bool) -> int:
     for line in fallen:
         print(f"below the floor: {line}", file=sys.stderr)
     if raise_it and not fallen:
-        raised = {suite: result.passed for suite, result in sorted(results.items()) if result.passed}
+        raised = {
+            suite: result.passed for suite, result in sorted(results.items()) if result.passed
+        }
         FLOOR.write_text(json.dumps(raised, indent=1) + "\n")
     return 1 if fallen else 0
 

@@ -20,7 +20,12 @@ from tests.conformance.cases import Result
 from windward.api.istio.v1.auth import ca_pb2, ca_pb2_grpc
 from windward.client.certificates import CertificateKeeper, Enrolment
 from windward.identity.keys import new_key
-from windward.identity.names import ADMIN_ACCOUNT, CITADEL_ACCOUNT, CONTROL_PLANE_DNS, ROOT_NAMESPACE
+from windward.identity.names import (
+    ADMIN_ACCOUNT,
+    CITADEL_ACCOUNT,
+    CONTROL_PLANE_DNS,
+    ROOT_NAMESPACE,
+)
 from windward.identity.spiffe_id import SpiffeId, SpiffeIdError, workload_id
 from windward.local.etcd import EtcdProcess
 from windward.rpc.channel import ChannelSource
@@ -74,7 +79,9 @@ async def _csr(rows: list[dict[str, Any]]) -> Result:
             # Strict mode: the keeper's own requests name exactly its identity, so they pass.
             source = await keeper.first()
             channels = ChannelSource(
-                [f"127.0.0.1:{ports['mtls']}"], server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT], source=source
+                [f"127.0.0.1:{ports['mtls']}"],
+                server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT],
+                source=source,
             )
             stub = ca_pb2_grpc.IstioCertificateServiceStub(channels.channel())
             for number, row in enumerate(rows):
@@ -94,7 +101,9 @@ async def _start_citadel(base: Path, store: str) -> asyncio.subprocess.Process:
         "--ports-file": base / "ports", "--log-level": "error",
     }  # fmt: skip
     words = [str(word) for flag in flags.items() for word in flag]
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "services.citadel.main", *words)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.citadel.main", *words
+    )
 
 
 async def _ports(path: Path) -> dict[str, int]:
@@ -143,8 +152,16 @@ def build(go: str) -> str:
         names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
     if len(re.findall(r"\{Host:", go)) > 1:
         names.append(x509.UniformResourceIdentifier("spiffe://cluster.local/ns/other/sa/other"))
-    subject = [x509.NameAttribute(oid, value) for field, oid in SUBJECT for value in strings(go, field) if value]
-    subject += [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in re.findall(r'CommonName:\s*"?(\w+)', go)]
+    subject = [
+        x509.NameAttribute(oid, value)
+        for field, oid in SUBJECT
+        for value in strings(go, field)
+        if value
+    ]
+    subject += [
+        x509.NameAttribute(NameOID.COMMON_NAME, name)
+        for name in re.findall(r'CommonName:\s*"?(\w+)', go)
+    ]
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject))
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
     if "ObjectIdentifier{" in go:

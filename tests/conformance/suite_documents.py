@@ -17,8 +17,12 @@ def run(folder: Path, suite: str) -> Result:
     for case, entry in index(folder, suite):
         file = entry["input"]
         if file not in files:
-            chunks = re.split(r"^---\s*$", (folder / "pilot" / file).read_text(), flags=re.MULTILINE)
-            files[file] = [chunk for chunk in chunks if re.search(r"^\s*[^#\s]", chunk, re.MULTILINE)]
+            chunks = re.split(
+                r"^---\s*$", (folder / "pilot" / file).read_text(), flags=re.MULTILINE
+            )
+            files[file] = [
+                chunk for chunk in chunks if re.search(r"^\s*[^#\s]", chunk, re.MULTILINE)
+            ]
         result.count(case, check(files[file][entry["doc"]]))
     return result
 

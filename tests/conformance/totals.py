@@ -56,7 +56,11 @@ def jwt(folder: Path) -> Result:
     cases = []
     for name in ("json_web_signature_test.json", "json_web_key_test.json"):
         loaded = json.loads((folder / "citadel" / "jwt" / name).read_text())
-        cases += [f"citadel/jwt/{name}#{test['tcId']}" for group in loaded["testGroups"] for test in group["tests"]]
+        cases += [
+            f"citadel/jwt/{name}#{test['tcId']}"
+            for group in loaded["testGroups"]
+            for test in group["tests"]
+        ]
     return not_implemented(cases)
 
 

@@ -21,7 +21,11 @@ def judge(raw: dict[str, Any], *, valid: bool, warning: bool | None) -> str:
     if not valid:
         if any(item.code != "not-supported" and item.code != "unknown-kind" for item in errors):
             return ""
-        return f"should be refused: {said or 'accepted'}" if not errors else f"refused only as not supported: {said}"
+        return (
+            f"should be refused: {said or 'accepted'}"
+            if not errors
+            else f"refused only as not supported: {said}"
+        )
     if errors:
         return f"should be accepted: {said}"
     if warning is not None and warning != bool(findings):

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import grpc
 import yaml
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
@@ -62,6 +63,15 @@ class Shop:
         response = await self.mesh.administrator.apply_text(text)
         await self.in_force(response.revision)
         return response
+
+    async def apply_until_stored(self, text: str) -> config_pb2.ApplyResponse:
+        """Apply, again and again while the control plane is away."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                try:
+                    return await self.mesh.administrator.apply_text(text)
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.2)
 
     async def restore(self) -> None:
         """The Bookshop's own configuration, and nothing else."""
@@ -153,6 +163,47 @@ class Shop:
                 except TimeoutError:
                     continue
         return result
+
+    # ---- Envoy --------------------------------------------------------------------------------------------------------
+
+    async def admin(self, workload: str, path: str) -> str:
+        """A workload's Envoy admin interface, from within its network namespace."""
+        place = self.mesh.plan.place(workload)
+        host, port = self.mesh.specs.admin_address(place)
+        enter = ("ip", "netns", "exec", place.namespace) if place.namespace else ()
+        command = (*enter, "curl", "-sg", "-m", "5", f"http://{host}:{port}{path}")
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        said, _ = await process.communicate()
+        return said.decode()
+
+    async def endpoint_health(self, workload: str, service: str) -> dict[str, str]:
+        """Address -> EDS health, as one Envoy sees a service."""
+        dumped = json.loads(await self.admin(workload, "/clusters?format=json"))
+        return {
+            host["address"]["socket_address"]["address"]: host["health_status"].get(
+                "eds_health_status", "HEALTHY"
+            )
+            for cluster in dumped["cluster_statuses"]
+            if cluster["name"].startswith("outbound|9080||" + service)
+            for host in cluster.get("host_statuses", [])
+        }
+
+    async def attempts(self, workload: str, peer: str) -> int:
+        """Requests that one Envoy has sent to a peer."""
+        address = self.mesh.plan.place(peer).address
+        dumped = json.loads(await self.admin(workload, "/clusters?format=json"))
+        return sum(
+            int(stat.get("value", 0))
+            for cluster in dumped["cluster_statuses"]
+            for host in cluster.get("host_statuses", [])
+            if host["address"].get("socket_address", {}).get("address") == address
+            for stat in host["stats"]
+            if stat["name"] == "rq_total"
+        )
+
+    async def certificate_serial(self, workload: str) -> str:
+        dumped = json.loads(await self.admin(workload, "/certs"))
+        return str(dumped["certificates"][0]["cert_chain"][0]["serial_number"])
 
     # ---- metrics ----------------------------------------------------------------------------------------------------
 

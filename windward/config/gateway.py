@@ -146,7 +146,7 @@ def _server_host(host: str, report: Report) -> None:
     if slash:
         if "/" in namespace:
             report.error("invalid-host", "must be namespace/host")
-        elif namespace not in {"*", ".", "~"} and not is_dns_label(namespace):
+        elif namespace not in {"*", "."} and not is_dns_label(namespace):
             report.error("invalid-host", f"{namespace!r} is not a namespace")
     if is_ip(name):
         report.error("invalid-host", "must be a host name, not an IP address")

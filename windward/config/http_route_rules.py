@@ -33,6 +33,7 @@ from windward.config.http_route import (
 )
 from windward.config.report import Report
 
+AUTHORITY: Final = frozenset({"host", ":authority"})
 METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
@@ -66,12 +67,9 @@ def check_http_route(route: HTTPRoute, report: Report, *, delegate: bool, gatewa
                 "conflict", "does not go with headers.request.set of host"
             )
     if route.redirect is not None and route.redirect.prefix_rewrite:
-        if (
-            any(match.uri is None or match.uri.prefix is None for match in route.match)
-            or not route.match
-        ):
+        if any(match.uri is not None and match.uri.prefix is None for match in route.match):
             report.at("redirect", "prefixRewrite").error(
-                "conflict", "needs a prefix match on the uri"
+                "conflict", "does not go with an exact or regex uri match"
             )
     if route.timeout:
         check_duration(route.timeout, report.at("timeout"))
@@ -97,7 +95,7 @@ def check_http_route(route: HTTPRoute, report: Report, *, delegate: bool, gatewa
 def sets_host(headers: Headers | None) -> bool:
     """Whether a route sets the request's host by its header operations."""
     operations = headers.request if headers else None
-    return operations is not None and any(key.lower() == "host" for key in operations.set)
+    return operations is not None and any(key.lower() in AUTHORITY for key in operations.set)
 
 
 def _action(route: HTTPRoute, report: Report, *, delegate: bool) -> None:
@@ -234,7 +232,7 @@ def check_headers(headers: Headers, report: Report) -> None:
         for field in ("set", "add"):
             values: Mapping[str, str] = getattr(operations, field)
             for header, value in values.items():
-                pseudo = name == "request" and field == "set" and header.lower() == "host"
+                pseudo = name == "request" and field == "set" and header.lower() in AUTHORITY
                 check_header_name(header, entry.at(field).key(header), strict=not pseudo)
                 _header_value(value, entry.at(field).key(header))
         for index, header in enumerate(operations.remove):

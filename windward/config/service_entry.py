@@ -66,6 +66,10 @@ def validate(spec: ServiceEntry, metadata: Metadata, report: Report) -> None:
             report.error("conflict", "only one of workloadSelector and endpoints may be set")
         if not spec.workload_selector.labels:
             report.at("workloadSelector").warn("unreachable", "selects nothing: it has no labels")
+        if spec.resolution is Resolution.NONE:
+            report.at("workloadSelector").warn(
+                "unreachable", "has no effect with resolution NONE", "use STATIC"
+            )
         check_selector(spec.workload_selector.labels, report.at("workloadSelector", "labels"))
     _endpoints(spec, report)
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)

@@ -1,0 +1,118 @@
+"""Kills under load: the data plane outlives the control plane, and a dead workload is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import running
+from tests.e2e.shop import ROOT, until
+from windward.local.parts import Options
+
+pytestmark = [pytest.mark.timeout(240)]
+
+TWINS = """
+config: mesh
+gateway: {name: gateway, namespace: bookshop, service_account: gateway, labels: {app: gateway}, port: 8080}
+workloads:
+- {name: catalog-a, group: catalog-v1, service_account: catalog, port: 9080, environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: a}, command: ["{python}", -m, samples.bookshop.catalog]}
+- {name: catalog-b, group: catalog-v1, service_account: catalog, port: 9080, environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: b}, command: ["{python}", -m, samples.bookshop.catalog]}
+"""
+TO_CATALOG = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: storefront, namespace: bookshop}
+spec:
+  hosts: ["*"]
+  gateways: [front-door]
+  http:
+  - route: [{destination: {host: catalog.bookshop.svc.cluster.local, port: {number: 9080}}}]
+"""
+
+
+@pytest.fixture
+def twins(folder: Path) -> Path:
+    """Two catalogs behind a gateway, and the Bookshop's configuration."""
+    shutil.copytree(ROOT / "samples" / "bookshop" / "mesh", folder / "mesh")
+    path = folder / "topology.yaml"
+    path.write_text(TWINS)
+    return path
+
+
+async def test_killing_each_part_of_the_control_plane_fails_no_request(folder: Path, twins: Path):
+    async with running(folder / "run", twins) as shop, shop:
+        await shop.apply(TO_CATALOG)
+        stop = asyncio.Event()
+        loading = asyncio.create_task(shop.load("/books/1", 200, stop))
+        for name in ("pilot", "mixer", "citadel", "etcd"):
+            child = shop.mesh.parts[name].child
+            assert child is not None
+            restarts = child.restarts
+            child.kill()
+
+            async def back(child=child, restarts=restarts) -> bool:
+                return child.restarts > restarts and child.pid is not None
+
+            await until(back, f"{name} to be started again")
+            response = await shop.apply_until_stored(
+                TO_CATALOG + f"  - {{name: after-{name}, directResponse: {{status: 204}}}}\n"
+            )
+            await shop.in_force(response.revision)
+        stop.set()
+        load = await loading
+    assert load.failed == 0, (load.statuses, load.errors)
+    assert load.statuses[200] > 500
+
+
+async def test_a_killed_workload_receives_no_request_and_no_request_fails(
+    folder: Path, twins: Path
+):
+    async with running(folder / "run", twins, options=Options(endpoint_ttl_s=3.0)) as shop, shop:
+        await shop.apply(TO_CATALOG)
+        stop = asyncio.Event()
+        loading = asyncio.create_task(shop.load("/books/1", 100, stop))
+
+        async def both() -> bool:
+            seen = {answer.json["version"] for answer in await shop.get_many(20, "/books/1")}
+            return seen == {"a", "b"}
+
+        await until(both, "both catalogs to answer")
+        for name in ("catalog-b/app", "catalog-b"):
+            child = shop.mesh.parts[name].child
+            assert child is not None
+            child.kill(keep_down=True)
+
+        async def unhealthy() -> bool:
+            endpoints = await shop.endpoint_health("gateway", "catalog")
+            return endpoints.get(shop.mesh.plan.place("catalog-b").address) == "UNHEALTHY"
+
+        await until(unhealthy, "the dead catalog's lease to expire everywhere")
+        before = await shop.attempts("gateway", "catalog-b")
+        answers = await shop.get_many(60, "/books/1")
+        assert {answer.json["version"] for answer in answers} == {"a"}
+        assert await shop.attempts("gateway", "catalog-b") == before
+        stop.set()
+        load = await loading
+    assert load.failed == 0, (load.statuses, load.errors)
+
+
+async def test_short_lived_certificates_rotate_three_times_without_a_failed_request(
+    folder: Path, twins: Path
+):
+    async with running(folder / "run", twins, options=Options(certificate_ttl_s=60)) as shop, shop:
+        await shop.apply(TO_CATALOG)
+        stop = asyncio.Event()
+        loading = asyncio.create_task(shop.load("/books/1", 50, stop))
+        serials: set[str] = set()
+
+        async def rotated() -> bool:
+            serials.add(await shop.certificate_serial("catalog-a"))
+            return len(serials) >= 4
+
+        await until(rotated, "three rotations", deadline_s=180)
+        stop.set()
+        load = await loading
+    assert load.failed == 0, (load.statuses, load.errors)
