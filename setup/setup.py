@@ -37,7 +37,7 @@ SYSTEM = {
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  any Python may be what `python3` is
         fail(
             f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11"
         )
@@ -72,7 +72,9 @@ def step(what: str, action: object) -> None:
 def make_venv() -> None:
     if (VENV / "bin" / "python").exists():
         return
-    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
         fail(
@@ -146,6 +148,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> None:
             stderr=output,
             env=environment,
             cwd=ROOT,
+            check=False,
         )
         if done.returncode:
             output.seek(0)

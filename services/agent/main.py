@@ -142,9 +142,11 @@ class _Agent:
         servers.listen_plaintext(server, f"unix:{SOCKET}", setting="--state-dir")
         await server.start()
         self._open_to_envoy(Path(SOCKET))
-        self._expiry.set_function(
-            lambda: load_chain(source.current.chain_pem)[0].not_valid_after_utc.timestamp()
-        )
+
+        def expires_at() -> float:
+            return load_chain(source.current.chain_pem)[0].not_valid_after_utc.timestamp()
+
+        self._expiry.set_function(expires_at)
         self._connected.set_function(lambda: float(proxy.connected))
         config = Path(BOOTSTRAP)
         tasks = [group.create_task(self._keeper.run())]

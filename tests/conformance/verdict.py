@@ -19,7 +19,7 @@ def judge(raw: dict[str, Any], *, valid: bool, warning: bool | None) -> str:
     errors = [item for item in findings if item.severity is Severity.ERROR]
     said = "; ".join(f"{item.path}: {item.message}" for item in findings)[:300]
     if not valid:
-        if any(item.code != "not-supported" and item.code != "unknown-kind" for item in errors):
+        if any(item.code not in {"not-supported", "unknown-kind"} for item in errors):
             return ""
         return (
             f"should be refused: {said or 'accepted'}"

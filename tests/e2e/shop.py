@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import yaml
@@ -100,7 +100,7 @@ class Shop:
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Shop:
+    async def __aenter__(self) -> Self:
         self._session = ClientSession(
             timeout=ClientTimeout(total=15), connector=TCPConnector(limit=64, force_close=False)
         )

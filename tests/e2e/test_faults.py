@@ -18,8 +18,18 @@ TWINS = """
 config: mesh
 gateway: {name: gateway, namespace: bookshop, service_account: gateway, labels: {app: gateway}, port: 8080}
 workloads:
-- {name: catalog-a, group: catalog-v1, service_account: catalog, port: 9080, environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: a}, command: ["{python}", -m, samples.bookshop.catalog]}
-- {name: catalog-b, group: catalog-v1, service_account: catalog, port: 9080, environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: b}, command: ["{python}", -m, samples.bookshop.catalog]}
+- name: catalog-a
+  group: catalog-v1
+  service_account: catalog
+  port: 9080
+  environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: a}
+  command: ["{python}", -m, samples.bookshop.catalog]
+- name: catalog-b
+  group: catalog-v1
+  service_account: catalog
+  port: 9080
+  environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: b}
+  command: ["{python}", -m, samples.bookshop.catalog]
 """
 TO_CATALOG = """
 apiVersion: networking.istio.io/v1

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-S = TypeVar("S", bound=msgspec.Struct, covariant=True)
+S_co = TypeVar("S_co", bound=msgspec.Struct, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,11 +25,11 @@ class ObjectKey:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigObject(Generic[S]):
+class ConfigObject(Generic[S_co]):
     """A valid object as it stands in the store."""
 
     key: ObjectKey
-    spec: S
+    spec: S_co
     """The kind's Struct, e.g. windward.config.virtual_service.VirtualService. Never mutated."""
     raw: dict[str, Any]
     """The whole object as the user wrote it: apiVersion, kind, metadata, spec."""

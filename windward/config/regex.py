@@ -65,14 +65,14 @@ class _Scanner:
         return ""
 
     def _quantifier(self, length: int) -> str:
-        token = self.pattern[self.at : self.at + length]
-        if self.repeated and token == "?":
+        quantifier = self.pattern[self.at : self.at + length]
+        if self.repeated and quantifier == "?":
             self.at += 1
             self.repeated = False
             self.repeatable = False
             return ""
         if not self.repeatable or self.repeated:
-            return f"nothing to repeat before {token}"
+            return f"nothing to repeat before {quantifier}"
         self.at += length
         self.repeated = True
         return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -135,7 +136,7 @@ def check_chain(
                 f"the certificate is valid from {certificate.not_valid_before_utc} "
                 f"to {certificate.not_valid_after_utc}, not now"
             )
-    for issued, issuer in zip(chain, chain[1:], strict=False):
+    for issued, issuer in pairwise(chain):
         if not _signed_by(issued, issuer):
             raise CertificateError("the chain is broken")
     anchored = chain[-1] in roots or any(_signed_by(chain[-1], root) for root in roots)

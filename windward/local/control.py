@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -65,7 +66,7 @@ class Administrator:
         self._pilot: ChannelSource
         self._renewal: asyncio.Task[None]
 
-    async def __aenter__(self) -> Administrator:
+    async def __aenter__(self) -> Self:
         source = await self._keeper.first()
         self._citadel = ChannelSource(
             [self._citadel_mtls], server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT], source=source

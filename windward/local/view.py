@@ -6,6 +6,7 @@ On a terminal the lines are redrawn in place; elsewhere each change is one plain
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -38,7 +39,7 @@ class View:
         self._live: Live | None = None
         self._shown: dict[str, State] = {}
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=8)
             self._live.start()

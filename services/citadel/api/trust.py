@@ -71,7 +71,7 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
         return identity
 
     async def WatchTrustBundle(  # noqa: N802  the wire's name
-        self, _: trust_pb2.WatchTrustBundleRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, _: trust_pb2.WatchTrustBundleRequest, __: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[trust_pb2.TrustBundle]:
         """The one root there is, then silence until the bundle changes or the server stops."""
         yield trust_pb2.TrustBundle(

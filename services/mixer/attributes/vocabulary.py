@@ -22,7 +22,7 @@ class ValueType(Enum):
 
 Value = str | int | float | bool | datetime | IPv4Address | IPv6Address | Mapping[str, str]
 
-S, I, B, T, IP, D, M = (
+S, INT, B, T, IP, D, M = (
     ValueType.STRING,
     ValueType.INT64,
     ValueType.BOOL,
@@ -33,7 +33,7 @@ S, I, B, T, IP, D, M = (
 )
 
 _PEER: Final = {
-    "name": S, "namespace": S, "principal": S, "user": S, "ip": IP, "port": I, "labels": M, "serviceAccount": S,
+    "name": S, "namespace": S, "principal": S, "user": S, "ip": IP, "port": INT, "labels": M, "serviceAccount": S,
     "workload.name": S, "workload.namespace": S, "uid": S,
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ VOCABULARY: Final[Mapping[str, ValueType]] = {
     "request.headers": M,
     "request.referer": S,
     "request.useragent": S,
-    "request.size": I,
+    "request.size": INT,
     "request.time": T,
     "connection.mtls": B,
     "connection.requested_server_name": S,

@@ -155,7 +155,7 @@ def gateway_hosts(
                     by_host.setdefault(name, []).extend(routes)
     made = []
     for host, routes in by_host.items():
-        ordered = sorted(routes, key=lambda item: _is_catch_all(item))
+        ordered = sorted(routes, key=_is_catch_all)
         listed = [host] if host == "*" else [host, f"{host}:{port}"]
         made.append(
             route.VirtualHost(
