@@ -133,7 +133,7 @@ def _parser(
 
 
 def _show(value: object) -> str:
-    if value is None or value in {"", ()}:
+    if value is None or (isinstance(value, (str, tuple, dict)) and not value):
         return "none"
     return f"{value:g}s" if isinstance(value, Seconds) else str(value)
 

@@ -130,7 +130,9 @@ async def test_compaction_under_a_followed_prefix_loses_nothing(etcd: EtcdProces
     assert seen.keys() == {entry.key for entry in (await store.list("/w/")).entries}
 
 
-async def test_leases_that_run_out_during_an_outage_are_all_lost_and_say_so(etcd: EtcdProcess, store: Store):
+async def test_leases_that_run_out_during_an_outage_are_all_lost_and_say_so(
+    etcd: EtcdProcess, store: Store
+):
     leases = [await store.grant(2) for _ in range(20)]
     for number, lease in enumerate(leases):
         await put(store, f"/w/{number}", lease=lease.id)
@@ -153,7 +155,9 @@ async def test_leases_that_run_out_during_an_outage_are_all_lost_and_say_so(etcd
             await store.keep_alive(lease.id)
 
 
-async def test_an_unconditional_write_whose_answer_is_lost_is_uncertain(etcd: EtcdProcess, store: Store):
+async def test_an_unconditional_write_whose_answer_is_lost_is_uncertain(
+    etcd: EtcdProcess, store: Store
+):
     await put(store, "/w/a")
     etcd.pause()
     with pytest.raises(Uncertain):

@@ -49,7 +49,11 @@ sys.exit(run("windward-sample", Settings, serve, description="A sample."))
 
 def finish(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *argv], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", PROGRAM, *argv],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
 
 

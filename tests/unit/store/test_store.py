@@ -12,7 +12,17 @@ from windward.local.etcd import EtcdProcess
 from windward.store.errors import Compacted, Conflict, LeaseLost, TooLarge
 from windward.store.memory import MAX_OPERATIONS, MemoryStore
 from windward.store.open import open_store
-from windward.store.protocol import Batch, Deleted, Exists, Put, Remove, Store, Transaction, Unchanged, Write
+from windward.store.protocol import (
+    Batch,
+    Deleted,
+    Exists,
+    Put,
+    Remove,
+    Store,
+    Transaction,
+    Unchanged,
+    Write,
+)
 
 
 @pytest.fixture(params=["memory", "etcd"])
@@ -47,7 +57,12 @@ async def test_an_entry_tells_where_it_stands(store: Store):
     second = await put(store, "/a", b"2")
     entry = await store.get("/a")
     assert entry is not None
-    assert (entry.value, entry.create_revision, entry.mod_revision, entry.version) == (b"2", first, second, 2)
+    assert (entry.value, entry.create_revision, entry.mod_revision, entry.version) == (
+        b"2",
+        first,
+        second,
+        2,
+    )
     assert await store.get("/b") is None
 
 
@@ -65,10 +80,14 @@ async def test_a_list_is_in_key_order_below_its_prefix_at_one_revision(store: St
 async def test_a_transaction_is_all_or_nothing(store: Store):
     revision = await put(store, "/a", b"1")
     with pytest.raises(Conflict):
-        await store.commit(Transaction((Write("/a", b"2"), Write("/b", b"2")), (Unchanged("/a", revision - 1),)))
+        await store.commit(
+            Transaction((Write("/a", b"2"), Write("/b", b"2")), (Unchanged("/a", revision - 1),))
+        )
     assert await store.get("/b") is None
     done = await store.commit(
-        Transaction((Write("/b", b"2"), Remove("/a")), (Unchanged("/a", revision), Unchanged("/b", 0)))
+        Transaction(
+            (Write("/b", b"2"), Remove("/a")), (Unchanged("/a", revision), Unchanged("/b", 0))
+        )
     )
     entry = await store.get("/b")
     assert entry is not None
