@@ -94,7 +94,9 @@ def _fields(settings_type: type[msgspec.Struct]) -> dict[str, _Field]:
     for info in msgspec.structs.fields(settings_type):
         hint, description = hints[info.name], ""
         if get_origin(hint) is Annotated:
-            hint, *notes = get_args(hint)
+            plain, *notes = get_args(hint)
+            # msgspec checks a bound on a number; on Seconds and containers a Meta is only a description.
+            hint = hint if plain in {int, float} else plain
             description = (
                 next((note.description for note in notes if isinstance(note, msgspec.Meta)), "")
                 or ""

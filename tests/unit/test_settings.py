@@ -56,6 +56,7 @@ def test_lists_and_maps_are_written_with_commas():
         ((), "--store is required: where"),
         (("--store", "s", "--ttl", "soon"), "--ttl: 'soon' is not a duration"),
         (("--store", "s", "--mode", "c"), "--mode: "),
+        (("--store", "s", "--count", "none"), "--count: "),
         (("--store", "s", "--count", "0"), "--count: "),
         (("--store", "s", "--labels", "app"), "--labels: 'app' is not a list of name=value"),
         (("--stroe", "s"), "unrecognized arguments"),

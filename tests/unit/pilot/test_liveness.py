@@ -8,14 +8,15 @@ from windward.registration import RegisteredWorkload
 TTL_S = 10.0
 
 
-def workload(name: str, **fields: object) -> RegisteredWorkload:
+def workload(name: str, *, deregistered: bool = False, unhealthy: bool = False) -> RegisteredWorkload:
     return RegisteredWorkload(
         namespace="shop",
         name=name,
         address="10.0.0.1",
         workload_group="g",
         service_account="a",
-        **fields,
+        deregistered=deregistered,
+        unhealthy=unhealthy,
     )
 
 

@@ -70,4 +70,5 @@ def test_a_difference_names_what_is_gone_and_what_is_new():
 
     known = {"a": entry("a", 1), "b": entry("b", 1)}
     changes = difference(known, (entry("b", 1), entry("c", 5)), 9)
-    assert [getattr(change, "key", None) or change.entry.key for change in changes] == ["a", "c"]
+    keys = [change.entry.key if isinstance(change, Put) else change.key for change in changes]
+    assert keys == ["a", "c"]

@@ -93,16 +93,18 @@ class SotwClient:
 
 
 BODIES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), max_size=6)
+def snapshots(history) -> list[ResourceSet]:
+    kinds = ("cluster", "endpoint", "listener", "route")
+    return [mesh(number, **dict(zip(kinds, step, strict=True))) for number, step in enumerate(history, 1)]
+
+
 HISTORIES = st.lists(st.tuples(BODIES, BODIES, BODIES, BODIES), min_size=1, max_size=12)
 
 
 @settings(max_examples=200, deadline=None)
 @given(HISTORIES)
 def test_a_delta_client_ends_with_exactly_what_it_should_have(history):
-    sets = [
-        mesh(number, cluster=c, endpoint=e, listener=l, route=r)
-        for number, (c, e, l, r) in enumerate(history, 1)
-    ]
+    sets = snapshots(history)
     client = DeltaClient(DeltaStream(sets[0]))
     client.subscribe()
     client.settle()
@@ -117,10 +119,7 @@ def test_a_delta_client_ends_with_exactly_what_it_should_have(history):
 @settings(max_examples=200, deadline=None)
 @given(HISTORIES)
 def test_a_state_of_the_world_client_has_the_same(history):
-    sets = [
-        mesh(number, cluster=c, endpoint=e, listener=l, route=r)
-        for number, (c, e, l, r) in enumerate(history, 1)
-    ]
+    sets = snapshots(history)
     client = SotwClient(SotwStream(sets[0]))
     client.subscribe()
     client.settle()

@@ -1,0 +1,80 @@
+"""``make mesh`` as a user runs it: twice, with a Ctrl-C each time, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.shop import ROOT
+from windward.local.addresses import mesh_id
+
+pytestmark = pytest.mark.timeout(180)
+READY = "Ctrl-C stops all of it."
+
+
+async def run_once(directory: Path, *arguments: str) -> str:
+    """Start the mesh, wait until it says that it is ready, press Ctrl-C; everything it said."""
+    command = [str(ROOT / ".venv/bin/windward"), "mesh", "up", "--directory", str(directory), *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert process.stdout is not None
+    said = ""
+    async with asyncio.timeout(80):
+        while READY not in said:
+            line = await process.stdout.readline()
+            assert line, said
+            said += line.decode()
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, said + rest.decode()
+    return said + rest.decode()
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Processes, namespaces and links of a mesh that is down."""
+    identifier = mesh_id(directory)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if str(directory) in command and state != "Z":
+                found.append(command)
+    for folder in (Path("/run/netns"), Path("/sys/class/net")):
+        if folder.is_dir():
+            found += [path.name for path in folder.iterdir() if identifier in path.name]
+    return found
+
+
+async def test_twice_and_nothing_is_left(folder: Path):
+    directory = folder / "mesh"
+    for _ in range(2):
+        said = await run_once(directory, "--gateway-port", "0")
+        assert "✘" not in said
+        assert said.count("✔") >= 7
+        assert leftovers(directory) == []
+    assert not (directory / "context.json").exists()
+
+
+async def test_a_second_mesh_in_the_same_folder_is_refused_in_one_line(folder: Path):
+    directory = folder / "mesh"
+    first = asyncio.create_task(run_once(directory, "--mode", "loopback", "--gateway-port", "0", "--no-prove"))
+    async with asyncio.timeout(60):
+        while not (directory / "context.json").exists():
+            await asyncio.sleep(0.1)
+            assert not first.done()
+    command = [str(ROOT / ".venv/bin/windward"), "mesh", "up", "--directory", str(directory)]
+    second = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    _, said = await second.communicate()
+    assert second.returncode == 1
+    assert b"a mesh already runs in" in said
+    await first

@@ -1,0 +1,54 @@
+"""The README's tour: every command in it is run, in order, against a mesh that is up."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.e2e.shop import ROOT, Shop
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+
+
+def tour() -> list[tuple[str, str]]:
+    """(command, what its output must hold): lines ``$ command`` and the ``# ->`` behind them, of the tour's blocks."""
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## A tour in ten minutes") :]
+    section = section[: section.index("\n## ", 5)]
+    commands = []
+    for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if line.startswith("$ "):
+                command, _, expected = line[2:].partition("  # -> ")
+                commands.append((command.strip(), expected.strip()))
+    return commands
+
+
+async def test_every_command_of_the_tour_does_what_it_says(shop: Shop, tmp_path):
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    environment = {
+        **os.environ,
+        "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
+        "WINDWARD_CONTEXT": str(shop.mesh.context_file),
+    }
+    commands = tour()
+    assert len(commands) >= 10
+    for command, expected in commands:
+        command = command.replace("http://127.0.0.1:8080", shop.mesh.gateway_url)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert expected in said, f"{command}\nsaid: {said}\nexpected: {expected}"
+        if "exit" not in command and "error" not in expected:
+            assert done.returncode == 0, f"{command}: {said}"
