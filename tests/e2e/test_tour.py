@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
-import subprocess
 
 import pytest
 
@@ -39,16 +39,18 @@ async def test_every_command_of_the_tour_does_what_it_says(shop: Shop, tmp_path)
     assert len(commands) >= 10
     for command, expected in commands:
         command = command.replace("http://127.0.0.1:8080", shop.mesh.gateway_url)
-        done = subprocess.run(
-            ["bash", "-c", command],
+        # The gateway's forwarder runs in this process: the command must not block it.
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
+            command,
             cwd=tmp_path,
             env=environment,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
-        said = done.stdout + done.stderr
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        said = output.decode()
         assert expected in said, f"{command}\nsaid: {said}\nexpected: {expected}"
         if "exit" not in command and "error" not in expected:
-            assert done.returncode == 0, f"{command}: {said}"
+            assert process.returncode == 0, f"{command}: {said}"
