@@ -1,0 +1,99 @@
+"""The small HTTP server: routes, bounds, and requests that are none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from windward.rpc.http import HEAD_LIMIT_BYTES, Request, Response, serve_http
+
+
+@pytest.fixture
+async def port():
+    async def show(request: Request) -> Response:
+        return Response(
+            200, f"{request.method} {request.path} {dict(request.query)} {request.peer}".encode()
+        )
+
+    async def refuse(_: Request) -> Response:
+        return Response(503, b"", "application/json")
+
+    routes = {("GET", "/show"): show, ("POST", "/show"): show, ("GET", "/refuse"): refuse}
+    server = await serve_http("127.0.0.1", 0, routes)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def send(port: int, raw: bytes) -> tuple[int, dict[str, str], bytes]:
+    """One exchange, to the end of the connection; status 0 for none."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    try:
+        answer = await asyncio.wait_for(reader.read(), 20)
+    except ConnectionResetError:
+        answer = b""
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in rest)
+    return (int(first.split(" ")[1]) if first else 0), headers, body
+
+
+async def test_a_route_answers_with_length_and_end(port):
+    status, headers, body = await send(port, b"GET /show?a=1&b=2&a=3 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 200
+    assert body == b"GET /show {'a': ['1', '3'], 'b': ['2']} 127.0.0.1"
+    assert headers["content-length"] == str(len(body))
+    assert headers["connection"] == "close"
+
+
+async def test_status_and_type_are_the_handlers(port):
+    status, headers, body = await send(port, b"GET /refuse HTTP/1.0\r\n\r\n")
+    assert (status, headers["content-type"], body) == (503, "application/json", b"")
+
+
+async def test_a_body_is_not_read(port):
+    raw = b"POST /show HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"
+    assert (await send(port, raw))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /nothing HTTP/1.1", 404),
+        (b"DELETE /show HTTP/1.1", 405),
+        (b"GET /show/ HTTP/1.1", 404),
+        (b"GET /../show HTTP/1.1", 404),
+        (b"GET /show", 400),
+        (b"GET /show FTP/1.1", 400),
+        (b"GET  /show HTTP/1.1", 400),
+        (b"\xff\xfe\x00", 400),
+        (b"", 400),
+    ],
+)
+async def test_what_is_no_request_of_ours(port, line, status):
+    assert (await send(port, line + b"\r\n\r\n"))[0] == status
+
+
+async def test_a_head_over_the_limit_is_cut_off_and_the_next_served(port):
+    raw = b"GET /show HTTP/1.1\r\nX: " + bytes(2 * HEAD_LIMIT_BYTES)
+    assert (await send(port, raw))[0] == 0
+    assert (await send(port, b"GET /show HTTP/1.1\r\n\r\n"))[0] == 200
+
+
+async def test_a_caller_that_goes_away_is_forgotten(port):
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /sh")
+    writer.close()
+    assert (await send(port, b"GET /show HTTP/1.1\r\n\r\n"))[0] == 200
+
+
+async def test_a_slow_caller_is_cut_off(port, monkeypatch):
+    monkeypatch.setattr("windward.rpc.http.READ_TIMEOUT_S", 0.05)
+    assert (await send(port, b"GET /show HTTP/1.1\r\n"))[0] == 0
+
+
+async def test_a_taken_port_is_an_error(port):
+    with pytest.raises(OSError, match="address already in use"):
+        await serve_http("127.0.0.1", port, {})
