@@ -27,7 +27,7 @@ def presenting(auth: dict[str, list[bytes]] | None = None, metadata: Any = ()) -
 
 def test_the_one_spiffe_id_of_the_peer():
     found = peer_identity(
-        Context({"peer_spiffe_id": [b"spiffe://cluster.local/ns/shop/sa/reviews"]})
+        presenting({"peer_spiffe_id": [b"spiffe://cluster.local/ns/shop/sa/reviews"]})
     )
     assert found is not None
     assert (found.namespace, found.service_account) == ("shop", "reviews")
