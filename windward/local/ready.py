@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from time import monotonic
 
@@ -12,6 +13,7 @@ from windward.local.errors import LocalMeshError
 POLL_S = 0.05
 LONGEST_POLL_S = 0.4
 LIMIT_BYTES = 4 * 1024 * 1024
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 async def http_get(host: str, port: int, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
@@ -23,10 +25,14 @@ async def http_get(host: str, port: int, path: str, timeout_s: float = 2.0) -> t
                 f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
             )
             await writer.drain()
-            answer = await reader.read(-1)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = CONTENT_LENGTH.search(head)
+            # Envoy keeps a finished connection open for a while: what is announced is all there is.
+            body = await (reader.readexactly(int(length[1])) if length else reader.read(-1))
+        except asyncio.IncompleteReadError as error:
+            raise ConnectionError(f"{host}:{port} closed the connection") from error
         finally:
             writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     if len(words) < 2 or not words[1].isdigit():
         raise ConnectionError(f"{host}:{port} does not speak HTTP")
