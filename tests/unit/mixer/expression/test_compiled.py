@@ -86,6 +86,8 @@ def test_a_value_and_its_type(text, kind, expected):
         ('request.path | "x"', "/books/2"),
         ('request.method | request.scheme | "none"', "none"),
         ('request.method | request.host | "none"', "catalog"),
+        ('request.path | request.host | "none"', "/books/2"),
+        ('request.path | (request.host | "none")', "/books/2"),
         ('request.headers["absent"] | "none"', "none"),
         ('request.headers["empty"] | "none"', ""),
         ('source.labels["app"] | "none"', "none"),
