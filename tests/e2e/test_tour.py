@@ -37,8 +37,8 @@ async def test_every_command_of_the_tour_does_what_it_says(shop: Shop, tmp_path)
     }
     commands = tour()
     assert len(commands) >= 10
-    for command, expected in commands:
-        command = command.replace("http://127.0.0.1:8080", shop.mesh.gateway_url)
+    for written, expected in commands:
+        command = written.replace("http://127.0.0.1:8080", shop.mesh.gateway_url)
         # The gateway's forwarder runs in this process: the command must not block it.
         process = await asyncio.create_subprocess_exec(
             "bash",
