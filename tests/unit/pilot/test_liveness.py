@@ -8,7 +8,9 @@ from windward.registration import RegisteredWorkload
 TTL_S = 10.0
 
 
-def workload(name: str, *, deregistered: bool = False, unhealthy: bool = False) -> RegisteredWorkload:
+def workload(
+    name: str, *, deregistered: bool = False, unhealthy: bool = False
+) -> RegisteredWorkload:
     return RegisteredWorkload(
         namespace="shop",
         name=name,

@@ -1,0 +1,166 @@
+"""The index over a store in memory: what is written there is what groups serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from envoy.config.core.v3 import health_check_pb2
+
+from services.pilot.groups import Groups, View
+from services.pilot.index import Index, Timing
+from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
+from tests.unit.pilot.mesh import workload as registered
+from windward import registration
+from windward.config.object import ConfigObject
+from windward.config.stored import Author, plan_changes, store_key
+from windward.registration import RegisteredWorkload
+from windward.store.keys import endpoint_key
+from windward.store.memory import MemoryStore
+from windward.store.protocol import Remove, Transaction, Write
+from windward.xds import resource as xds
+from windward.xds.resource import ResourceSet
+
+NAME = f"outbound|9080||{REVIEWS}"
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def running(store: MemoryStore, *, ttl_s: float = 30.0):
+    groups = Groups(OPTIONS)
+    index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01))
+    task = asyncio.create_task(index.run())
+    try:
+        await asyncio.wait_for(index.ready.wait(), 10)
+        yield groups
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def until(view: View, holds: Callable[[ResourceSet], bool]) -> ResourceSet:
+    """The first set for which something holds."""
+    async with asyncio.timeout(10):
+        made = view.current
+        while not holds(made):
+            made = await view.changed(made.version)
+    return made
+
+
+async def put(store: MemoryStore, *objects: ConfigObject) -> int:
+    present = {item.key: await store.get(store_key(item.key)) for item in objects}
+    plan = plan_changes(present, objects, (), Author("test", AT, ""))
+    assert plan.transaction is not None
+    return await store.commit(plan.transaction)
+
+
+async def register(store: MemoryStore, workload: RegisteredWorkload, lease: int = 0) -> None:
+    key = endpoint_key(workload.namespace, workload.name)
+    write = Write(key, registration.encode(workload), lease)
+    await store.commit(Transaction((write,)))
+
+
+def health(made: ResourceSet) -> dict[str, bool]:
+    if NAME not in made.by_type[xds.ENDPOINT]:
+        return {}
+    return {
+        item.endpoint.address.socket_address.address: item.health_status == health_check_pb2.HEALTHY
+        for place in assignment(made.by_type, NAME).endpoints
+        for item in place.lb_endpoints
+    }
+
+
+async def test_ready_with_what_was_there_already():
+    store = MemoryStore()
+    await put(store, service_entry())
+    await register(store, registered())
+    async with running(store) as groups:
+        assert health(groups.attach(sidecar()).current) == {"127.7.0.2": True}
+
+
+async def test_ready_with_an_empty_store():
+    async with running(MemoryStore()) as groups:
+        assert groups.attach(sidecar()).current.version == 1
+
+
+async def test_config_written_later_arrives_with_its_revision():
+    store = MemoryStore()
+    async with running(store) as groups:
+        view = groups.attach(sidecar())
+        revision = await put(store, service_entry())
+        made = await until(view, lambda item: NAME in item.by_type[xds.CLUSTER])
+        assert made.revision == revision
+        await store.commit(Transaction((Remove(store_key(service_entry().key)),)))
+        await until(view, lambda item: NAME not in item.by_type[xds.CLUSTER])
+
+
+async def test_workloads_come_and_go():
+    store = MemoryStore()
+    await put(store, service_entry())
+    async with running(store) as groups:
+        view = groups.attach(sidecar())
+        await register(store, registered())
+        await until(view, lambda item: health(item) == {"127.7.0.2": True})
+        await register(store, registered(unhealthy=True))
+        await until(view, lambda item: health(item) == {"127.7.0.2": False})
+        await register(store, registered(deregistered=True))
+        await until(view, lambda item: health(item) == {})
+
+
+async def test_a_lease_that_ends_marks_then_forgets():
+    store = MemoryStore()
+    await put(store, service_entry())
+    async with running(store, ttl_s=0.05) as groups:
+        view = groups.attach(sidecar())
+        await register(store, registered())
+        await until(view, lambda item: health(item) == {"127.7.0.2": True})
+        await store.commit(Transaction((Remove(endpoint_key("shop", "reviews-v1")),)))
+        await until(view, lambda item: health(item) == {"127.7.0.2": False})
+        await until(view, lambda item: health(item) == {})
+
+
+async def test_what_cannot_be_read_hurts_nothing_else():
+    store = MemoryStore()
+    bad = [
+        Write(endpoint_key("shop", "broken"), b"{"),
+        Write(store_key(service_entry("broken").key), b"not json"),
+    ]
+    await store.commit(Transaction(tuple(bad)))
+    await put(store, service_entry())
+    await register(store, registered())
+    async with running(store) as groups:
+        view = groups.attach(sidecar())
+        assert health(view.current) == {"127.7.0.2": True}
+        await store.commit(Transaction((Write(endpoint_key("shop", "again"), b"\xff"),)))
+        await register(store, registered("reviews-v2", "127.7.0.3"))
+        await until(view, lambda item: len(health(item)) == 2)
+
+
+async def test_many_changes_are_few_snapshots_and_the_last_one_has_all():
+    store = MemoryStore()
+    async with running(store) as groups:
+        view = groups.attach(sidecar())
+        before = view.current.version
+        for number in range(50):
+            await put(store, service_entry(f"s{number}"))
+        last = "outbound|9080||s49.shop.svc.cluster.local"
+        made = await until(view, lambda item: last in item.by_type[xds.CLUSTER])
+        assert made.version - before <= 50
+        assert sum(name.startswith("outbound|") for name in made.by_type[xds.CLUSTER]) == 50
+
+
+async def test_every_kind_that_is_not_pilots_is_left_alone():
+    store = MemoryStore()
+    group = make(
+        "WorkloadGroup",
+        "reviews",
+        {"template": {"serviceAccount": "reviews"}, "metadata": {"labels": {"app": "reviews"}}},
+    )
+    await put(store, group, service_entry())
+    async with running(store) as groups:
+        made = groups.attach(replace(sidecar(), name="other")).current
+        assert NAME in made.by_type[xds.CLUSTER]
