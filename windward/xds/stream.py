@@ -56,8 +56,12 @@ class TypeState:
     """Name -> version that the client refused: not sent again while it stays the same."""
     pending: dict[str, Sent] = field(default_factory=dict)
     """Nonce -> response, in the order sent."""
-    split: list[Resource] = field(default_factory=list)
-    """Resources of a refused chunk that still have to go one by one."""
+    split: set[str] = field(default_factory=set)
+    """Names of a refused chunk that still have to go one by one, as they are then."""
+    held: dict[str, Resource] = field(default_factory=dict)
+    """State of the world: what was sent last, for clusters that must stay a little longer."""
+    behind: bool = False
+    """Whether something of this type is due and waits for its turn."""
     sent_revision: int = 0
     acked_revision: int = 0
     last_error: str = ""
@@ -70,7 +74,7 @@ class TypeState:
     def state(self) -> str:
         if self.last_error or self.refused:
             return "ERROR"
-        return "STALE" if self.pending else "SYNCED"
+        return "STALE" if self.pending or self.behind else "SYNCED"
 
 
 class _Stream:
@@ -97,6 +101,37 @@ class _Stream:
         """Nothing of this type waits for an ACK."""
         state = self.types.get(type_url)
         return state is None or not state.pending
+
+    def due(self, type_url: str) -> list[Resource]:
+        """What the client wants, does not have as it is now, and has not refused as it is now."""
+        state = self.types.get(type_url)
+        if state is None:
+            return []
+        available = self.available(type_url)
+        wildcard = state.subscription.wildcard
+        names = available if wildcard else state.subscription.names & available.keys()
+        return [
+            available[name]
+            for name in sorted(names)
+            if state.known.get(name) != available[name].version
+            and state.refused.get(name) != available[name].version
+        ]
+
+    def quiet(self, type_url: str) -> bool:
+        """Nothing of this type waits for an ACK or for its turn: what it no longer refers to may go."""
+        return self.settled(type_url) and not self.due(type_url)
+
+    def account(self) -> None:
+        """After sending: how far each type is; what no longer exists is no longer refused."""
+        for type_url, state in self.types.items():
+            available = self.available(type_url)
+            for name in [name for name in state.refused if name not in available]:
+                del state.refused[name]
+            state.behind = bool(self.due(type_url)) or bool(state.split)
+            if not state.pending and not state.behind:
+                state.acked_revision = max(state.acked_revision, self.current.revision)
+                if not state.refused:
+                    state.last_error = ""
 
     def in_order(self) -> list[str]:
         known = [url for url in PUSH_ORDER if url in self.types]
@@ -134,9 +169,9 @@ class DeltaStream(_Stream):
             self._answer(state, request)
         if request.subscribe or request.unsubscribe or not request.nonce:
             state.subscription.unsubscribe(request.unsubscribe)
-            for name in request.unsubscribe:
-                if not state.subscription.wants(name):
-                    state.known.pop(name, None)
+            for name in [name for name in state.known if not state.subscription.wants(name)]:
+                if request.unsubscribe:
+                    del state.known[name]
                     state.good.pop(name, None)
                     state.refused.pop(name, None)
             state.subscription.subscribe(request.subscribe)
@@ -168,7 +203,7 @@ class DeltaStream(_Stream):
                 if name in state.good:
                     state.known[name] = resource.version
             return
-        state.split += [resource for _, resource in sorted(sent.resources.items())]
+        state.split |= sent.resources.keys()
 
     def take(self) -> list[bytes]:
         """Every response that may go now."""
@@ -177,45 +212,41 @@ class DeltaStream(_Stream):
             out += self._additions(type_url)
         for type_url in reversed(self.in_order()):
             out += self._removals(type_url)
-        for state in self.types.values():
-            if not state.pending:
-                state.acked_revision = max(state.acked_revision, self.current.revision)
+        self.account()
         return out
 
     def _additions(self, type_url: str) -> list[bytes]:
         state = self.types[type_url]
         if self.blocked(type_url):
             return []
-        if state.split:
-            singles, state.split = state.split, []
-            return [
-                self._send(type_url, state, [resource], (), single=True) for resource in singles
-            ]
-        available = self.available(type_url)
-        names = (
-            available
-            if state.subscription.wildcard
-            else state.subscription.names & available.keys()
-        )
-        due = [
-            available[name]
-            for name in sorted(names)
-            if state.known.get(name) != available[name].version
-            and state.refused.get(name) != available[name].version
-        ]
+        singles = self._singles(type_url, state)
+        due = self.due(type_url)
         first = not state.answered
         state.answered = True
         missing = self._missing(type_url, state) if first or state.subscription.names else ()
         if not due:
             if missing or (first and not state.known and state.subscription.wildcard):
-                return [self._send(type_url, state, [], missing, single=False)]
-            return []
+                singles.append(self._send(type_url, state, [], missing, single=False))
+            return singles
         size = len(due) if type_url == LISTENER and first else CHUNK
         chunks = [due[at : at + size] for at in range(0, len(due), size)]
-        return [
+        return singles + [
             self._send(type_url, state, chunk, missing if index == 0 else (), single=False)
             for index, chunk in enumerate(chunks)
         ]
+
+    def _singles(self, type_url: str, state: TypeState) -> list[bytes]:
+        """What a refused chunk held, one by one, as it is now: the nonce then says which one is bad."""
+        available = self.available(type_url)
+        again = [
+            available[name]
+            for name in sorted(state.split)
+            if name in available
+            and state.subscription.wants(name)
+            and available[name].version not in {state.good.get(name), state.refused.get(name)}
+        ]
+        state.split.clear()
+        return [self._send(type_url, state, [item], (), single=True) for item in again]
 
     def _missing(self, type_url: str, state: TypeState) -> tuple[str, ...]:
         """Named resources that do not exist: said once, so that the client need not wait for them."""
@@ -241,7 +272,7 @@ class DeltaStream(_Stream):
             )
         )
         if not gone or (
-            type_url in {CLUSTER, ENDPOINT} and not (self.settled(LISTENER) and self.settled(ROUTE))
+            type_url in {CLUSTER, ENDPOINT} and not (self.quiet(LISTENER) and self.quiet(ROUTE))
         ):
             return []
         for name in gone:
@@ -317,9 +348,7 @@ class SotwStream(_Stream):
             response = self._due(type_url)
             if response is not None:
                 out.append(response)
-        for state in self.types.values():
-            if not state.pending:
-                state.acked_revision = max(state.acked_revision, self.current.revision)
+        self.account()
         return out
 
     def _due(self, type_url: str) -> bytes | None:
@@ -329,24 +358,30 @@ class SotwStream(_Stream):
         available = self.available(type_url)
         names = sorted(name for name in available if state.subscription.wants(name))
         whole = type_url in {CLUSTER, LISTENER}
-        changed = [
-            available[name]
-            for name in names
-            if state.known.get(name) != available[name].version
-            and state.refused.get(name) != available[name].version
-        ]
+        changed = self.due(type_url)
         gone = [name for name in state.known if name not in available]
+        # A cluster that routes still name stays until they have changed: break only after make.
+        if type_url == CLUSTER and gone and not (self.quiet(LISTENER) and self.quiet(ROUTE)):
+            kept, gone = [state.held[name] for name in gone if name in state.held], []
+        else:
+            kept = []
         first = whole and not state.answered
         if not changed and not (whole and gone) and not first:
             return None
         state.answered = True
-        chosen = [available[name] for name in names] if whole else changed
+        chosen = [*(available[name] for name in names), *kept] if whole else changed
         for name in gone:
             del state.known[name]
+            state.held.pop(name, None)
         state.known.update({resource.name: resource.version for resource in chosen})
+        if type_url == CLUSTER:
+            state.held = {resource.name: resource for resource in chosen}
         nonce = self.next_nonce(type_url)
         state.pending[nonce] = Sent(
-            {r.name: r for r in chosen}, (), self.current.revision, single=False
+            {resource.name: resource for resource in chosen},
+            (),
+            self.current.revision,
+            single=False,
         )
         state.last_nonce = nonce
         state.sent_revision = self.current.revision

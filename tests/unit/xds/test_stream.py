@@ -93,9 +93,14 @@ class SotwClient:
 
 
 BODIES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), max_size=6)
+
+
 def snapshots(history) -> list[ResourceSet]:
     kinds = ("cluster", "endpoint", "listener", "route")
-    return [mesh(number, **dict(zip(kinds, step, strict=True))) for number, step in enumerate(history, 1)]
+    return [
+        mesh(number, **dict(zip(kinds, step, strict=True)))
+        for number, step in enumerate(history, 1)
+    ]
 
 
 HISTORIES = st.lists(st.tuples(BODIES, BODIES, BODIES, BODIES), min_size=1, max_size=12)
@@ -219,4 +224,69 @@ def test_a_named_resource_that_does_not_exist_is_said_to_be_absent_once():
     stream.request(DeltaRequest(ENDPOINT, nonce=responses[0].nonce))
     assert stream.take() == []
     stream.update(mesh(2, endpoint={"ghost": 1}))
+    assert len(stream.take()) == 1
+
+
+def test_a_cluster_that_a_changing_route_still_names_goes_only_after_the_route():
+    before = mesh(1, cluster={"a": 1}, listener={"a": 1}, route={"a": 1})
+    after = mesh(2, cluster={"b": 1}, listener={"a": 1}, route={"a": 2})
+    client = DeltaClient(DeltaStream(before))
+    client.subscribe()
+    client.settle()
+    client.received.clear()
+    client.stream.update(after)
+    client.settle()
+    order = [
+        (r.type_url, [item.name for item in r.resources], list(r.removed_resources))
+        for r in client.received
+    ]
+    assert order == [(CLUSTER, ["b"], []), (ROUTE, ["a"], []), (CLUSTER, [], ["a"])]
+    other = SotwClient(SotwStream(before))
+    other.subscribe()
+    other.settle()
+    other.stream.update(after)
+    first = discovery_pb2.DiscoveryResponse.FromString(other.stream.take()[0])
+    assert len(first.resources) == 2
+    other.stream.request(SotwRequest(CLUSTER, (), first.nonce))
+    other.settle()
+    assert other.has[CLUSTER] == {"b": b"b=1"}
+
+
+def test_a_type_that_waits_for_its_turn_is_not_in_sync():
+    stream = DeltaStream(mesh(1, cluster={"a": 1}, listener={"a": 1}))
+    for url in TYPES:
+        stream.request(DeltaRequest(url))
+    stream.take()
+    assert stream.types[LISTENER].state == "STALE"
+    assert stream.types[LISTENER].acked_revision == 0
+
+
+def test_what_a_refused_chunk_held_goes_again_as_it_is_now():
+    stream = DeltaStream(mesh(1, cluster={"a": 1, "b": 1}))
+    stream.request(DeltaRequest(CLUSTER))
+    (first,) = [discovery_pb2.DeltaDiscoveryResponse.FromString(raw) for raw in stream.take()]
+    stream.update(mesh(2, cluster={"a": 2, "b": 1}))
+    stream.take()
+    stream.request(DeltaRequest(CLUSTER, nonce=first.nonce, error="bad"))
+    again = [discovery_pb2.DeltaDiscoveryResponse.FromString(raw) for raw in stream.take()]
+    assert [[item.resource.value for item in r.resources] for r in again] == [[b"a=2"], [b"b=1"]]
+
+
+def test_a_refused_resource_that_is_removed_is_no_error_any_more():
+    client = DeltaClient(DeltaStream(mesh(1, cluster={"a": 1, "b": 1})), refuse=frozenset({b"b=1"}))
+    client.subscribe()
+    client.settle()
+    assert client.stream.types[CLUSTER].state == "ERROR"
+    client.stream.update(mesh(2, cluster={"a": 1}))
+    client.settle()
+    assert client.stream.types[CLUSTER].state == "SYNCED"
+
+
+def test_a_wildcard_that_is_taken_back_and_asked_for_again_is_answered_again():
+    stream = DeltaStream(mesh(1, cluster={"a": 1}))
+    stream.request(DeltaRequest(CLUSTER, subscribe=("*",)))
+    stream.take()
+    stream.request(DeltaRequest(CLUSTER, unsubscribe=("*",)))
+    assert stream.take() == []
+    stream.request(DeltaRequest(CLUSTER, subscribe=("*",)))
     assert len(stream.take()) == 1
