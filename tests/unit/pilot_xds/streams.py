@@ -1,0 +1,164 @@
+"""A source that tests change by hand, a call's context with a given peer, and a client of one ADS call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from envoy.service.discovery.v3 import discovery_pb2
+
+from services.pilot.model.proxy import Proxy
+from services.pilot.xds.connected import ConnectedProxies
+from services.pilot.xds.server import DiscoveryServer
+from windward.xds.resource import ResourceSet
+
+NODE_ID = "sidecar~10.0.0.1~reviews-v1.shop~shop.svc.cluster.local"
+IDENTITY = "spiffe://cluster.local/ns/shop/sa/reviews"
+WAIT_S = 10
+
+
+class FakeSource:
+    """services.pilot.model.source.ResourceSource with one group that everybody is in."""
+
+    def __init__(self, current: ResourceSet) -> None:
+        self.current = current
+        self.attached: list[Proxy] = []
+        self.views = 0
+        self._changed = asyncio.Event()
+
+    def attach(self, proxy: Proxy) -> FakeView:
+        self.attached.append(proxy)
+        self.views += 1
+        return FakeView(self)
+
+    def publish(self, resources: ResourceSet) -> None:
+        self.current = resources
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, after_version: int) -> ResourceSet:
+        while self.current.version <= after_version:
+            await self._changed.wait()
+        return self.current
+
+
+class FakeView:
+    def __init__(self, source: FakeSource) -> None:
+        self._source = source
+
+    @property
+    def current(self) -> ResourceSet:
+        return self._source.current
+
+    async def changed(self, after_version: int) -> ResourceSet:
+        return await self._source.changed(after_version)
+
+    def detach(self) -> None:
+        self._source.views -= 1
+
+
+class FakeContext:
+    """What the transport proved about a caller: nothing (plaintext), or a SPIFFE id and a certificate."""
+
+    def __init__(self, identity: str = "", certificate: bytes = b"") -> None:
+        self._auth: dict[str, list[bytes]] = {}
+        if identity:
+            self._auth["peer_spiffe_id"] = [identity.encode()]
+        if certificate:
+            self._auth["x509_pem_cert"] = [certificate]
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return self._auth
+
+
+def a_certificate(valid_for: timedelta) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    name = x509.Name([])
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now - timedelta(hours=2))
+        .not_valid_after(now + valid_for)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+class Call:
+    """One ADS call, driven by hand: what is sent is read by the server when it asks for it."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._responses: AsyncIterator[bytes] | None = None
+
+    def start(self, behaviour: Any, context: FakeContext) -> None:
+        self._responses = behaviour(self._read(), context)
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        while (raw := await self._requests.get()) is not None:
+            yield raw
+
+    def send_raw(self, raw: bytes) -> None:
+        self._requests.put_nowait(raw)
+
+    def send(self, **fields: Any) -> None:
+        node = fields.pop("node", None)
+        request = self._message(**fields)
+        if node is not None:
+            request.node.CopyFrom(node)
+        self.send_raw(request.SerializeToString())
+
+    def end(self) -> None:
+        self._requests.put_nowait(None)
+
+    async def next(self) -> Any:
+        """The next response; None when the server ended the call."""
+        assert self._responses is not None
+        async with asyncio.timeout(WAIT_S):
+            raw = await anext(self._responses, None)
+        if raw is None:
+            return None
+        kind = (
+            discovery_pb2.DeltaDiscoveryResponse
+            if self._message is discovery_pb2.DeltaDiscoveryRequest
+            else discovery_pb2.DiscoveryResponse
+        )
+        return kind.FromString(raw)
+
+    async def close(self) -> None:
+        if self._responses is not None:
+            await self._responses.aclose()  # type: ignore[attr-defined]
+
+
+class Ads:
+    """A discovery server without a transport."""
+
+    def __init__(self, current: ResourceSet) -> None:
+        self.source = FakeSource(current)
+        self.connected = ConnectedProxies()
+        self.stopping = asyncio.Event()
+        self.server = DiscoveryServer(self.source, self.connected, self.stopping)
+
+    @asynccontextmanager
+    async def delta(self, context: FakeContext | None = None) -> AsyncIterator[Call]:
+        call = Call(discovery_pb2.DeltaDiscoveryRequest)
+        call.start(self.server.delta, context or FakeContext())
+        try:
+            yield call
+        finally:
+            await call.close()
+
+    @asynccontextmanager
+    async def sotw(self, context: FakeContext | None = None) -> AsyncIterator[Call]:
+        call = Call(discovery_pb2.DiscoveryRequest)
+        call.start(self.server.stream, context or FakeContext())
+        try:
+            yield call
+        finally:
+            await call.close()

@@ -1,0 +1,68 @@
+"""A resource's version depends on its bytes and on nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from windward.xds.resource import (
+    CLUSTER,
+    ENDPOINT,
+    LISTENER,
+    PUSH_ORDER,
+    ROUTE,
+    WILDCARD_TYPES,
+    Origin,
+    Resource,
+)
+
+PRINT_VERSION = (
+    "from windward.xds.resource import *; r = Resource(CLUSTER, 'a', b'body');"
+    "print(r.version, r.any_entry.hex(), r.delta_entry.hex())"
+)
+
+
+def test_equal_bytes_have_equal_versions_whatever_they_were_built_from():
+    one = Resource(CLUSTER, "a", b"body", (Origin("g", "K", "ns", "n"),))
+    other = Resource(CLUSTER, "b", b"body")
+    assert one.version == other.version
+    assert one.version != Resource(CLUSTER, "a", b"other").version
+    assert len(one.version) == 16
+
+
+def test_bytes_do_not_depend_on_the_hash_seed():
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", PRINT_VERSION],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(seen) == 1
+
+
+def test_entries_are_field_two_of_their_responses():
+    resource = Resource(ROUTE, "r", b"\x0a\x01r")
+    assert discovery_pb2.DiscoveryResponse.FromString(resource.any_entry).resources[0].value == (
+        resource.body
+    )
+    entry = discovery_pb2.DeltaDiscoveryResponse.FromString(resource.delta_entry).resources[0]
+    assert (entry.name, entry.version) == ("r", resource.version)
+
+
+def test_entries_of_large_resources_keep_their_length():
+    resource = Resource(CLUSTER, "big", b"x" * 70_000)
+    whole = discovery_pb2.DiscoveryResponse.FromString(resource.any_entry * 3)
+    assert [len(item.value) for item in whole.resources] == [70_000] * 3
+
+
+def test_what_is_referred_to_is_pushed_first():
+    assert PUSH_ORDER.index(CLUSTER) < PUSH_ORDER.index(ENDPOINT)
+    assert PUSH_ORDER.index(ENDPOINT) < PUSH_ORDER.index(LISTENER) < PUSH_ORDER.index(ROUTE)
+    assert {CLUSTER, LISTENER} == WILDCARD_TYPES

@@ -1,0 +1,370 @@
+"""Incremental xDS: who gets what, in which order, and what an answer changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.xds.meshes import BAD, DeltaClient, a_resource, a_set, deltas, names
+from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource
+from windward.xds.stream import CHUNK, DeltaRequest, DeltaStream
+
+
+def bad(type_url: str, name: str) -> Resource:
+    return Resource(type_url, name, BAD)
+
+
+def many(type_url: str, count: int) -> list[Resource]:
+    return [a_resource(type_url, f"r{number:03}") for number in range(count)]
+
+
+def ack(stream: DeltaStream, *responses, error: str = "") -> None:
+    for response in responses:
+        stream.request(DeltaRequest(response.type_url, nonce=response.nonce, error=error))
+
+
+def test_a_wildcard_request_gets_everything_in_chunks():
+    stream = DeltaStream(a_set(1, *many(CLUSTER, 2 * CHUNK + 7)))
+    stream.request(DeltaRequest(CLUSTER))
+    sent = deltas(stream.take())
+    assert [len(response.resources) for response in sent] == [CHUNK, CHUNK, 7]
+    assert len({response.nonce for response in sent}) == 3
+    assert stream.take() == []
+
+
+def test_an_empty_mesh_answers_a_wildcard_request():
+    """Envoy waits for its first clusters and listeners, even for none."""
+    stream = DeltaStream(a_set(1))
+    stream.request(DeltaRequest(CLUSTER))
+    (response,) = deltas(stream.take())
+    assert (names(response), list(response.removed_resources)) == ([], [])
+    ack(stream, response)
+    assert stream.take() == []
+
+
+def test_only_what_was_named_is_sent():
+    stream = DeltaStream(a_set(1, *many(ROUTE, 5)))
+    stream.request(DeltaRequest(ROUTE, subscribe=("r001", "r003")))
+    (response,) = deltas(stream.take())
+    assert names(response) == ["r001", "r003"]
+
+
+def test_a_named_resource_that_does_not_exist_is_said_to_be_removed_once():
+    stream = DeltaStream(a_set(1))
+    stream.request(DeltaRequest(ROUTE, subscribe=("absent",)))
+    (response,) = deltas(stream.take())
+    assert list(response.removed_resources) == ["absent"]
+    ack(stream, response)
+    assert stream.take() == []
+    stream.update(a_set(2, a_resource(ROUTE, "absent")))
+    (response,) = deltas(stream.take())
+    assert names(response) == ["absent"]
+
+
+def test_a_change_sends_the_changed_resource_alone():
+    resources = many(CLUSTER, 100)
+    client = DeltaClient(DeltaStream(a_set(1, *resources)))
+    client.ask(CLUSTER)
+    client.settle()
+    resources[42] = a_resource(CLUSTER, "r042", "2")
+    client.stream.update(a_set(2, *resources))
+    client.fetch()
+    assert [names(response) for response in client.inbox] == [["r042"]]
+
+
+def test_a_set_that_differs_in_nothing_sends_nothing():
+    client = DeltaClient(DeltaStream(a_set(1, *many(CLUSTER, 10))))
+    client.ask(CLUSTER)
+    client.settle()
+    client.stream.update(a_set(2, *many(CLUSTER, 10)))
+    assert client.stream.take() == []
+    assert client.stream.types[CLUSTER].acked_revision == 20
+
+
+def test_an_older_set_is_ignored():
+    stream = DeltaStream(a_set(5, a_resource(CLUSTER, "a", "new")))
+    stream.update(a_set(4, a_resource(CLUSTER, "a", "old")))
+    stream.request(DeltaRequest(CLUSTER))
+    (response,) = deltas(stream.take())
+    assert response.resources[0].resource.value == b"new"
+
+
+def test_a_reconnect_of_an_up_to_date_proxy_sends_nothing():
+    resources = many(CLUSTER, 3)
+    stream = DeltaStream(a_set(9, *resources))
+    versions = {resource.name: resource.version for resource in resources}
+    stream.request(DeltaRequest(CLUSTER, initial_versions=versions))
+    assert stream.take() == []
+    assert stream.types[CLUSTER].good == versions
+
+
+def test_a_reconnect_sends_what_changed_and_what_went_meanwhile():
+    resources = many(CLUSTER, 3)
+    versions = {resource.name: resource.version for resource in resources}
+    stream = DeltaStream(a_set(9, resources[0], a_resource(CLUSTER, "r001", "2")))
+    stream.request(DeltaRequest(CLUSTER, initial_versions=versions))
+    sent = deltas(stream.take())
+    assert [names(response) for response in sent] == [["r001"], []]
+    assert [list(response.removed_resources) for response in sent] == [[], ["r002"]]
+
+
+def test_a_reconnect_by_name_keeps_what_the_client_brought():
+    route = a_resource(ROUTE, "r")
+    stream = DeltaStream(a_set(3, route))
+    stream.request(DeltaRequest(ROUTE, subscribe=("r",), initial_versions={"r": route.version}))
+    assert stream.take() == []
+
+
+def test_asking_again_for_a_name_is_answered_again():
+    """The client has forgotten it: it would wait for ever."""
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(ROUTE, "r"))))
+    client.ask(ROUTE, "r")
+    client.settle()
+    client.stream.request(DeltaRequest(ROUTE, subscribe=("r",)))
+    (response,) = deltas(client.stream.take())
+    assert names(response) == ["r"]
+
+
+def test_an_ack_that_subscribes_does_both():
+    stream = DeltaStream(a_set(1, *many(ENDPOINT, 2)))
+    stream.request(DeltaRequest(ENDPOINT, subscribe=("r000",)))
+    (first,) = deltas(stream.take())
+    stream.request(DeltaRequest(ENDPOINT, nonce=first.nonce, subscribe=("r001",)))
+    assert stream.types[ENDPOINT].good.keys() == {"r000"}
+    (second,) = deltas(stream.take())
+    assert names(second) == ["r001"]
+
+
+def test_an_unsubscribed_name_gets_no_more_changes():
+    client = DeltaClient(DeltaStream(a_set(1, *many(ROUTE, 2))))
+    client.ask(ROUTE, "r000", "r001")
+    client.settle()
+    client.drop(ROUTE, "r000")
+    client.stream.update(a_set(2, a_resource(ROUTE, "r000", "2"), a_resource(ROUTE, "r001", "2")))
+    client.fetch()
+    assert [names(response) for response in client.inbox] == [["r001"]]
+
+
+def test_an_unsubscribed_name_is_not_reported_as_removed_when_it_goes():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(ROUTE, "r"))))
+    client.ask(ROUTE, "r")
+    client.settle()
+    client.drop(ROUTE, "r")
+    client.stream.update(a_set(2))
+    assert client.stream.take() == []
+
+
+def test_a_removed_resource_is_named_once_and_comes_back():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(ROUTE, "r"))))
+    client.ask(ROUTE, "r")
+    client.settle()
+    client.stream.update(a_set(2))
+    client.fetch()
+    assert [list(response.removed_resources) for response in client.inbox] == [["r"]]
+    client.settle()
+    client.stream.update(a_set(3, a_resource(ROUTE, "r")))
+    client.settle()
+    assert client.held[ROUTE] == {"r": b"1"}
+
+
+# ---- make before break ------------------------------------------------------------------------------------------------
+
+
+def test_listeners_wait_until_every_chunk_of_clusters_is_acked():
+    """Envoy goes live after the first chunks otherwise."""
+    listeners = [a_resource(LISTENER, f"l{number:03}") for number in range(CHUNK + 20)]
+    stream = DeltaStream(a_set(1, *many(CLUSTER, CHUNK + 1), *listeners))
+    stream.request(DeltaRequest(LISTENER))
+    stream.request(DeltaRequest(CLUSTER))
+    first, second = deltas(stream.take())
+    ack(stream, first)
+    assert stream.take() == []
+    ack(stream, second)
+    (response,) = deltas(stream.take())
+    assert response.type_url == LISTENER
+    assert len(response.resources) == CHUNK + 20, "a new proxy's listeners come in one response"
+
+
+def test_later_listeners_go_in_chunks():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(LISTENER, "first"))))
+    client.ask(LISTENER)
+    client.settle()
+    client.stream.update(a_set(2, a_resource(LISTENER, "first"), *many(LISTENER, CHUNK + 5)))
+    client.fetch()
+    assert [len(response.resources) for response in client.inbox] == [CHUNK, 5]
+
+
+@pytest.mark.parametrize("earlier", [CLUSTER, ENDPOINT])
+@pytest.mark.parametrize("later", [LISTENER, ROUTE])
+def test_what_refers_waits_for_what_it_refers_to(earlier, later):
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(earlier, "a"), a_resource(later, "x"))))
+    client.ask(earlier, "*")
+    client.ask(later, "*")
+    client.settle()
+    client.stream.update(a_set(2, a_resource(earlier, "a", "2"), a_resource(later, "x", "2")))
+    client.fetch()
+    assert [response.type_url for response in client.inbox] == [earlier]
+    client.answer_one()
+    client.fetch()
+    assert [response.type_url for response in client.inbox] == [later]
+
+
+@pytest.mark.parametrize("referring", [LISTENER, ROUTE])
+def test_a_cluster_goes_after_what_referred_to_it_has_changed(referring):
+    client = DeltaClient(
+        DeltaStream(a_set(1, *many(CLUSTER, 2), a_resource(referring, "x", "to r001")))
+    )
+    client.ask(CLUSTER)
+    client.ask(referring, "*")
+    client.settle()
+    client.stream.update(
+        a_set(2, a_resource(CLUSTER, "r000"), a_resource(referring, "x", "to r000"))
+    )
+    client.fetch()
+    assert [response.type_url for response in client.inbox] == [referring]
+    client.answer_one()
+    client.fetch()
+    assert [list(response.removed_resources) for response in client.inbox] == [["r001"]]
+
+
+def test_routes_are_removed_before_clusters():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(CLUSTER, "c"), a_resource(ROUTE, "r"))))
+    client.ask(CLUSTER)
+    client.ask(ROUTE, "r")
+    client.settle()
+    client.stream.update(a_set(2))
+    client.fetch()
+    assert [response.type_url for response in client.inbox] == [ROUTE]
+    client.settle()
+    assert client.held == {CLUSTER: {}, ROUTE: {}}
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_bad_resource_among_sixty_spares_the_others():
+    resources = [*many(CLUSTER, 59), bad(CLUSTER, "r0305")]
+    client = DeltaClient(DeltaStream(a_set(1, *resources)))
+    client.ask(CLUSTER)
+    client.settle()
+    state = client.stream.types[CLUSTER]
+    assert len(client.held[CLUSTER]) == 59
+    assert state.refused.keys() == {"r0305"}
+    assert state.state == "ERROR"
+    assert state.last_error == "refused"
+    assert state.good.keys() == client.held[CLUSTER].keys()
+
+
+def test_a_refused_chunk_goes_again_as_single_resources():
+    client = DeltaClient(DeltaStream(a_set(1, *many(CLUSTER, 3), bad(CLUSTER, "x"))))
+    client.ask(CLUSTER)
+    client.fetch()
+    client.answer_one()
+    client.fetch()
+    assert [names(response) for response in client.inbox] == [["r000"], ["r001"], ["r002"], ["x"]]
+
+
+def test_a_bad_resource_is_sent_at_most_twice_until_it_changes():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(CLUSTER, "good"), bad(CLUSTER, "x"))))
+    client.ask(CLUSTER)
+    client.settle()
+    before = client.messages_received
+    client.stream.update(a_set(2, a_resource(CLUSTER, "good", "2"), bad(CLUSTER, "x")))
+    client.fetch()
+    assert [names(response) for response in client.inbox] == [["good"]]
+    client.settle()
+    assert client.messages_received == before + 1
+
+
+def test_a_refused_change_leaves_the_last_good_version():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(CLUSTER, "x", "good"))))
+    client.ask(CLUSTER)
+    client.settle()
+    good = client.stream.types[CLUSTER].good["x"]
+    client.stream.update(a_set(2, bad(CLUSTER, "x")))
+    client.settle()
+    assert client.held[CLUSTER] == {"x": b"good"}
+    assert client.stream.types[CLUSTER].good["x"] == good
+
+
+def test_mending_a_refused_resource_sends_it_and_ends_the_error():
+    client = DeltaClient(DeltaStream(a_set(1, bad(CLUSTER, "x"))))
+    client.ask(CLUSTER)
+    client.settle()
+    client.stream.update(a_set(2, a_resource(CLUSTER, "x", "mended")))
+    client.settle()
+    state = client.stream.types[CLUSTER]
+    assert client.held[CLUSTER] == {"x": b"mended"}
+    assert (state.state, state.last_error, state.refused) == ("SYNCED", "", {})
+
+
+def test_going_back_to_the_last_good_version_is_sent():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(CLUSTER, "x", "good"))))
+    client.ask(CLUSTER)
+    client.settle()
+    client.stream.update(a_set(2, bad(CLUSTER, "x")))
+    client.settle()
+    client.stream.update(a_set(3, a_resource(CLUSTER, "x", "good")))
+    client.settle()
+    assert client.stream.types[CLUSTER].state == "SYNCED"
+
+
+def test_a_refusal_is_of_one_stream_alone():
+    current = a_set(1, a_resource(CLUSTER, "x"))
+    refusing, other = DeltaStream(current), DeltaStream(current)
+    for stream in (refusing, other):
+        stream.request(DeltaRequest(CLUSTER))
+    (response,) = deltas(refusing.take())
+    ack(refusing, response, error="no")
+    (seen,) = deltas(other.take())
+    assert names(seen) == ["x"]
+    assert other.types[CLUSTER].refused == {}
+
+
+def test_refused_removals_are_counted_and_end_nothing():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(CLUSTER, "x"))))
+    client.ask(CLUSTER)
+    client.settle()
+    client.stream.update(a_set(2))
+    (response,) = deltas(client.stream.take())
+    ack(client.stream, response, error="cannot")
+    assert client.stream.types[CLUSTER].rejects == 1
+    assert client.stream.take() == []
+
+
+def test_the_text_of_an_error_is_bounded():
+    stream = DeltaStream(a_set(1, a_resource(CLUSTER, "x")))
+    stream.request(DeltaRequest(CLUSTER))
+    ack(stream, *deltas(stream.take()), error="e" * 100_000)
+    assert len(stream.types[CLUSTER].last_error) == 2000
+
+
+def test_an_answer_counts_once():
+    stream = DeltaStream(a_set(1, a_resource(CLUSTER, "x")))
+    stream.request(DeltaRequest(CLUSTER))
+    (response,) = deltas(stream.take())
+    ack(stream, response)
+    ack(stream, response, error="late")
+    assert stream.types[CLUSTER].last_error == ""
+    assert stream.types[CLUSTER].good.keys() == {"x"}
+
+
+def test_a_response_waits_for_its_answer():
+    stream = DeltaStream(a_set(1, a_resource(CLUSTER, "x")))
+    stream.request(DeltaRequest(CLUSTER))
+    (response,) = deltas(stream.take())
+    assert stream.types[CLUSTER].state == "STALE"
+    assert stream.types[CLUSTER].sent_revision == 10
+    assert stream.types[CLUSTER].acked_revision == 0
+    ack(stream, response)
+    assert stream.types[CLUSTER].state == "SYNCED"
+    assert stream.types[CLUSTER].acked_revision == 10
+
+
+def test_a_client_that_never_answers_is_sent_each_version_once():
+    stream = DeltaStream(a_set(1, a_resource(ROUTE, "r", "1")))
+    stream.request(DeltaRequest(ROUTE, subscribe=("r",)))
+    sent = len(stream.take())
+    for version in range(2, 50):
+        stream.update(a_set(version, a_resource(ROUTE, "r", "2")))
+        sent += len(stream.take())
+    assert sent == 2
