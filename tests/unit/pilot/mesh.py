@@ -33,6 +33,7 @@ GROUPS = {
     "instance": "config.istio.io/v1alpha2",
     "rule": "config.istio.io/v1alpha2",
 }
+Made = Mapping[str, Mapping[str, xds.Resource]]
 OPTIONS = Options(trust_domain="cluster.local", allow_any=True, mixer_addresses=())
 WITH_MIXER = replace(OPTIONS, mixer_addresses=("127.0.0.1:9091",))
 BORN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -158,7 +159,7 @@ def cluster(made: Resources, name: str) -> cluster_pb2.Cluster:
     return cluster_pb2.Cluster.FromString(made[xds.CLUSTER][name].body)
 
 
-def assignment(made: Resources, name: str) -> endpoint_pb2.ClusterLoadAssignment:
+def assignment(made: Made, name: str) -> endpoint_pb2.ClusterLoadAssignment:
     return endpoint_pb2.ClusterLoadAssignment.FromString(made[xds.ENDPOINT][name].body)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from envoy.config.core.v3 import health_check_pb2
 
@@ -51,7 +52,7 @@ async def until(view: View, holds: Callable[[ResourceSet], bool]) -> ResourceSet
     return made
 
 
-async def put(store: MemoryStore, *objects: ConfigObject) -> int:
+async def put(store: MemoryStore, *objects: ConfigObject[Any]) -> int:
     present = {item.key: await store.get(store_key(item.key)) for item in objects}
     plan = plan_changes(present, objects, (), Author("test", AT, ""))
     assert plan.transaction is not None

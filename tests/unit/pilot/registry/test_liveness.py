@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pilot.registry.liveness import MASS_LEAST, LivenessTable
+from services.pilot.registry.liveness import DOUBT_S, MASS_LEAST, LivenessTable
 from tests.unit.pilot.mesh import workload
 from windward.registration import RegisteredWorkload
 
@@ -28,13 +28,16 @@ def health(made: LivenessTable) -> dict[str, bool]:
     return {item.name: healthy for item, healthy in made.workloads()}
 
 
-def test_a_vanished_record_is_unhealthy_at_once_and_forgotten_after_three_ttls():
+def test_a_vanished_record_is_unhealthy_after_a_moment_and_forgotten_three_ttls_later():
     made = table(2)
-    assert made.apply([], keys(0), 100.0)
+    assert not made.apply([], keys(0), 100.0)
+    assert made.next_tick_s() == 100.0 + DOUBT_S
+    assert made.tick(100.0 + DOUBT_S)
     assert health(made) == {"w000-v1": False, "w001-v1": True}
-    assert made.next_tick_s() == 100.0 + 3 * TTL_S
-    assert not made.tick(100.0 + 3 * TTL_S - 0.1)
-    assert made.tick(100.0 + 3 * TTL_S)
+    forgotten = 100.0 + DOUBT_S + 3 * TTL_S
+    assert made.next_tick_s() == forgotten
+    assert not made.tick(forgotten - 0.1)
+    assert made.tick(forgotten)
     assert health(made) == {"w001-v1": True}
     assert made.next_tick_s() is None
 
@@ -49,7 +52,9 @@ def test_a_deregistered_record_goes_at_once():
 def test_a_record_put_again_is_healthy_again():
     made = table(1)
     made.apply([], keys(0), 100.0)
-    assert made.apply([named(0)], [], 101.0)
+    made.tick(101.0)
+    assert health(made) == {"w000-v1": False}
+    assert made.apply([named(0)], [], 102.0)
     assert health(made) == {"w000-v1": True}
     assert made.next_tick_s() is None
 
@@ -73,24 +78,36 @@ def test_mass_expiry_is_suspected_and_believed_after_one_ttl():
     assert health(made)["w000-v1"]
 
 
+def test_many_that_vanish_one_by_one_are_suspected_as_well():
+    made = table(100)
+    for number in range(50):
+        made.apply([], keys(number), 100.0 + number * 0.001)
+    assert all(health(made).values())
+    assert not made.tick(101.0)
+    assert made.tick(100.0 + TTL_S + 1)
+
+
 def test_less_than_a_tenth_is_believed():
     made = table(100)
-    assert made.apply([], keys(*range(MASS_LEAST)), 100.0)
+    made.apply([], keys(*range(MASS_LEAST)), 100.0)
+    assert made.tick(100.0 + DOUBT_S)
     assert sum(not healthy for healthy in health(made).values()) == MASS_LEAST
 
 
 def test_few_are_believed_whatever_their_share():
     made = table(MASS_LEAST - 1)
-    assert made.apply([], keys(*range(MASS_LEAST - 1)), 100.0)
+    made.apply([], keys(*range(MASS_LEAST - 1)), 100.0)
+    assert made.tick(100.0 + DOUBT_S)
     assert not any(health(made).values())
 
 
-def test_what_vanishes_within_a_ttl_of_an_outage_is_suspected():
+def test_what_vanishes_within_a_ttl_of_an_outage_has_a_whole_ttl_to_come_back():
     made = table(3)
     made.outage(100.0)
-    assert not made.apply([], keys(0), 100.0 + TTL_S - 1)
+    made.apply([], keys(0), 100.0 + TTL_S - 1)
     assert made.next_tick_s() == 100.0 + 2 * TTL_S - 1
-    assert made.apply([], keys(1), 100.0 + TTL_S)
+    made.apply([], keys(1), 100.0 + TTL_S)
+    assert made.tick(100.0 + TTL_S + DOUBT_S)
     assert health(made) == {"w000-v1": True, "w001-v1": False, "w002-v1": True}
 
 

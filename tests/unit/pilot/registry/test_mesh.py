@@ -27,11 +27,6 @@ def test_a_service_a_host_with_its_ports():
     assert first.origin == origin_of(entry)
 
 
-def test_address_ranges_are_no_addresses():
-    entry = service_entry(addresses=["10.0.0.1", "10.1.0.0/16"])
-    assert services_of(entry)[0].addresses == ("10.0.0.1",)
-
-
 def test_listed_endpoints_keep_what_was_written():
     entry = service_entry(
         workloadSelector=None,
