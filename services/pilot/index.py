@@ -23,12 +23,16 @@ from windward import registration
 from windward.config.feed import ConfigBatch, follow_config
 from windward.config.object import ConfigObject, ObjectKey
 from windward.registration import RegisteredWorkload
+from windward.store.errors import StoreError
 from windward.store.follow import follow
 from windward.store.keys import ENDPOINTS
 from windward.store.protocol import Batch, Put, Store
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
+PROBE_S = 1.0
+SLOW_S = 0.8
+"""A store that takes this long to answer one read has been away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Index:
             group.create_task(self._read_config(follow_config(self._store)))
             group.create_task(self._read_endpoints(follow(self._store, ENDPOINTS)))
             group.create_task(self._publish())
+            group.create_task(self._watch_for_outages())
 
     async def _read_config(self, feed: AsyncIterator[ConfigBatch]) -> None:
         first = True
@@ -97,6 +102,20 @@ class Index:
             else:
                 self._wake.set()
             first = False
+
+    async def _watch_for_outages(self) -> None:
+        """A store that was away may have let leases run out: what vanishes right after is doubted."""
+        while True:
+            await asyncio.sleep(PROBE_S)
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._store.get(ENDPOINTS)
+            except StoreError:
+                self._liveness.outage(asyncio.get_running_loop().time())
+                continue
+            now = asyncio.get_running_loop().time()
+            if now - began > SLOW_S:
+                self._liveness.outage(now)
 
     def _schedule(self, delay_s: float) -> None:
         """Publish after this delay; changes in quick succession wait for one another, up to a limit."""
@@ -149,17 +168,20 @@ class Index:
 
 
 def _workloads(batch: Batch) -> tuple[list[RegisteredWorkload], list[WorkloadKey]]:
-    """What a batch puts, and what vanished in it."""
-    put: list[RegisteredWorkload] = []
-    vanished: list[WorkloadKey] = []
+    """What a batch puts, and what vanished in it; of several changes of one workload the last counts."""
+    put: dict[WorkloadKey, RegisteredWorkload] = {}
+    vanished: dict[WorkloadKey, None] = {}
     for change in batch.changes:
-        if isinstance(change, Put):
-            try:
-                put.append(registration.decode(change.entry.value))
-            except msgspec.MsgspecError as error:
-                log.warning("workload.unreadable", key=change.entry.key, reason=str(error))
+        path = change.entry.key if isinstance(change, Put) else change.key
+        namespace, _, name = path.removeprefix(ENDPOINTS).partition("/")
+        key = (namespace, name)
+        put.pop(key, None)
+        vanished.pop(key, None)
+        if not isinstance(change, Put):
+            vanished[key] = None
             continue
-        parts = change.key.removeprefix(ENDPOINTS).split("/")
-        if len(parts) == 2:
-            vanished.append((parts[0], parts[1]))
-    return put, vanished
+        try:
+            put[key] = registration.decode(change.entry.value)
+        except msgspec.MsgspecError as error:
+            log.warning("workload.unreadable", key=path, reason=str(error))
+    return list(put.values()), list(vanished)

@@ -124,6 +124,10 @@ def _addresses(spec: ServiceEntry, report: Report) -> None:
                 "invalid-value", f"must be an IP address or CIDR, is {address!r}"
             )
         cidr = cidr or "/" in address
+        if "/" in address and is_cidr_or_ip(address):
+            report.at("addresses", index).error(
+                "not-supported", "ranges are not supported yet", "list the addresses"
+            )
     if cidr and spec.resolution in DNS_RESOLUTIONS | {Resolution.DYNAMIC_DNS}:
         report.at("addresses").error(
             "conflict", f"CIDR addresses do not go with resolution {spec.resolution.value}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from windward.store.errors import StoreError
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -113,6 +114,8 @@ async def _abort(
         raise error
     if isinstance(error, RefusedError):
         await context.abort(error.code, error.message)
+    if isinstance(error, StoreError):
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
     request_id = secrets.token_hex(8)
     log.error("rpc.failed", method=method, request_id=request_id, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"internal error, request id {request_id}")

@@ -162,7 +162,10 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             key = key_of(entry.key)
             if key is None or (request.namespace and key.namespace != request.namespace):
                 continue
-            found.append(object_of(key, entry))
+            try:
+                found.append(object_of(key, entry))
+            except msgspec.DecodeError as error:
+                log.warning("config.unreadable", object=str(key), reason=str(error))
         return config_pb2.ListResponse(objects=found, revision=listing.revision)
 
     async def ListProxies(  # noqa: N802  the wire's name
@@ -288,7 +291,7 @@ def check(
 def _load(text: bytes) -> dict[str, Any] | None:
     try:
         raw = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return raw if isinstance(raw, dict) else None
 

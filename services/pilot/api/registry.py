@@ -86,6 +86,12 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             raise invalid(
                 f"workload.address: {given.address[:80]!r} is not an IP address"
             ) from error
+        if "%" in given.address:
+            raise invalid(
+                f"workload.address: {given.address[:80]!r} has a zone, which no other machine knows"
+            )
+        if any(not 1 <= number <= 65535 for number in given.ports.values()):
+            raise invalid("workload.ports: must be between 1 and 65535")
         if len(given.labels) > MOST_LABELS or len(given.ports) > MOST_LABELS:
             raise invalid(f"workload: more than {MOST_LABELS} labels or ports")
         group = await self._group(given.namespace, given.workload_group)

@@ -244,12 +244,17 @@ class Generator:
             )
         ]
         http: dict[int, list[tuple[Service, Port]]] = {}
+        tcp: list[tuple[Service, Port]] = []
         for service in self.visible():
             for port in service.ports:
                 if port.protocol.is_http:
                     http.setdefault(port.number, []).append((service, port))
                 else:
-                    made += self._tcp(service, port)
+                    tcp.append((service, port))
+        for service, port in tcp:
+            # A TCP service without an address would take the whole port; HTTP on that port comes first.
+            if service.addresses or port.number not in http:
+                made += self._tcp(service, port)
         for number, members in sorted(http.items()):
             made.append(self._http_listener(number))
             made.append(self._routes(str(number), members, with_port_only=False))

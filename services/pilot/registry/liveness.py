@@ -19,6 +19,8 @@ from windward.registration import RegisteredWorkload
 MASS_SHARE = 0.1
 MASS_LEAST = 5
 FORGOTTEN_AFTER_TTLS = 3.0
+DOUBT_S = 0.5
+"""How long a vanished workload is doubted before it is believed: others may follow it."""
 
 WorkloadKey = tuple[str, str]
 """(namespace, name)."""
@@ -36,7 +38,8 @@ class Liveness(Enum):
 class _Held:
     workload: RegisteredWorkload
     state: Liveness
-    since_s: float
+    until_s: float = 0.0
+    """When a suspicion ends, or an expired workload is forgotten."""
 
 
 class LivenessTable:
@@ -46,6 +49,7 @@ class LivenessTable:
         self._ttl_s = ttl_s
         self._held: dict[WorkloadKey, _Held] = {}
         self._doubt_until_s = 0.0
+        self._vanished: dict[WorkloadKey, float] = {}
 
     def outage(self, now_s: float) -> None:
         """The store or this Pilot was away until now: what vanishes within a TTL is suspected."""
@@ -61,43 +65,50 @@ class LivenessTable:
             if workload.deregistered:
                 self._held.pop(key, None)
             else:
-                self._held[key] = _Held(workload, Liveness.ALIVE, now_s)
-        gone = [key for key in vanished if key in self._held]
-        alive = sum(held.state is Liveness.ALIVE for held in self._held.values())
-        mass = len(gone) >= MASS_LEAST and len(gone) > alive * MASS_SHARE
-        doubted = mass or now_s < self._doubt_until_s
-        if mass:
-            self.outage(now_s)
-        for key in gone:
-            held = self._held[key]
-            held.state = Liveness.SUSPECTED if doubted else Liveness.EXPIRED
-            held.since_s = now_s
+                self._held[key] = _Held(workload, Liveness.ALIVE)
+        for workload in put:
+            self._vanished.pop((workload.namespace, workload.name), None)
+        for key in vanished:
+            if key in self._held:
+                self._vanished[key] = now_s
+                grace_s = self._ttl_s if now_s < self._doubt_until_s else DOUBT_S
+                self._suspect(key, now_s + grace_s)
+        self._suspect_many(now_s)
         return self._view() != before
+
+    def _suspect_many(self, now_s: float) -> None:
+        """More than a tenth, and five, within a TTL: that is the store, not the workloads."""
+        recent = [key for key, at_s in self._vanished.items() if now_s - at_s <= self._ttl_s]
+        self._vanished = {key: self._vanished[key] for key in recent}
+        if len(recent) < MASS_LEAST or len(recent) <= len(self._held) * MASS_SHARE:
+            return
+        self.outage(now_s)
+        for key in recent:
+            if key in self._held:
+                self._suspect(key, now_s + self._ttl_s)
+
+    def _suspect(self, key: WorkloadKey, until_s: float) -> None:
+        held = self._held[key]
+        held.state, held.until_s = Liveness.SUSPECTED, until_s
 
     def tick(self, now_s: float) -> bool:
         """Let time pass: suspicions end, the expired are forgotten. True if anything that is served has changed."""
         before = self._view()
         for key, held in list(self._held.items()):
-            waited_s = now_s - held.since_s
-            if (
-                held.state is Liveness.SUSPECTED
-                and waited_s >= self._ttl_s
-                and now_s >= self._doubt_until_s
-            ):
-                held.state, held.since_s = Liveness.EXPIRED, now_s
-            elif held.state is Liveness.EXPIRED and waited_s >= FORGOTTEN_AFTER_TTLS * self._ttl_s:
+            if held.state is Liveness.ALIVE or now_s < held.until_s:
+                continue
+            if held.state is Liveness.SUSPECTED:
+                held.state, held.until_s = (
+                    Liveness.EXPIRED,
+                    now_s + FORGOTTEN_AFTER_TTLS * self._ttl_s,
+                )
+            else:
                 del self._held[key]
         return self._view() != before
 
     def next_tick_s(self) -> float | None:
         """When ``tick`` has something to do; None when nothing is pending."""
-        due = [
-            max(held.since_s + self._ttl_s, self._doubt_until_s)
-            if held.state is Liveness.SUSPECTED
-            else held.since_s + FORGOTTEN_AFTER_TTLS * self._ttl_s
-            for held in self._held.values()
-            if held.state is not Liveness.ALIVE
-        ]
+        due = [held.until_s for held in self._held.values() if held.state is not Liveness.ALIVE]
         return min(due) if due else None
 
     def workloads(self) -> list[tuple[RegisteredWorkload, bool]]:

@@ -38,7 +38,7 @@ def services_of(entry: ConfigObject[ServiceEntry]) -> list[Service]:
             host=host,
             namespace=entry.key.namespace,
             ports=ports,
-            addresses=tuple(address for address in spec.addresses if "/" not in address)
+            addresses=spec.addresses
             if len(spec.hosts) == 1 or len(spec.addresses) != len(spec.hosts)
             else (spec.addresses[index],),
             resolution=spec.resolution,

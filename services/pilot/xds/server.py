@@ -151,7 +151,11 @@ def _proxy(node: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Proxy:
         )
     identity = peer_identity(context)
     try:
-        return Proxy.from_node(node.id, json_format.MessageToDict(node.metadata), identity)
+        metadata = json_format.MessageToDict(node.metadata)
+    except (ValueError, RecursionError) as error:
+        raise invalid("the node's metadata is not readable") from error
+    try:
+        return Proxy.from_node(node.id, metadata, identity)
     except ProxyRejected as error:
         raise denied(str(error)) from error
 
