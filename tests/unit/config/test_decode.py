@@ -213,7 +213,7 @@ def holds(raw: Any, path: list[str | int]) -> bool:
                 return False
         elif not isinstance(raw, dict) or step not in raw:
             return False
-        raw = raw[step]  # type: ignore[index]
+        raw = raw[step]
     return True
 
 
@@ -256,6 +256,7 @@ def test_no_mapping_raises(raw: dict[str, Any]) -> None:
 
 
 LABEL = st.from_regex(r"[a-z]([-a-z0-9]{0,5}[a-z0-9])?", fullmatch=True)
+HEADER = LABEL.map(lambda name: f"x-{name}")
 HOST = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
 SECONDS = st.integers(1, 10**6).map(lambda count: f"{count}ms")
 MATCH = st.one_of(
@@ -304,7 +305,7 @@ HTTP_ROUTE = st.fixed_dictionaries(
         ),
         "rewrite": st.fixed_dictionaries({"uri": st.just("/")}, optional={"authority": HOST}),
         "headers": st.fixed_dictionaries(
-            {}, optional={"request": st.fixed_dictionaries({"set": st.dictionaries(LABEL, LABEL, max_size=2)})}
+            {}, optional={"request": st.fixed_dictionaries({"set": st.dictionaries(HEADER, LABEL, max_size=2)})}
         ),
     },
 )  # fmt: skip
@@ -335,6 +336,12 @@ POLICY = st.fixed_dictionaries(
         "tls": st.fixed_dictionaries({"mode": st.sampled_from(["DISABLE", "ISTIO_MUTUAL"])}),
     },
 )  # fmt: skip
+
+
+def name_of_subset(subset: Any) -> str:
+    return str(subset["name"])
+
+
 DESTINATION_RULES = st.fixed_dictionaries(
     {"host": HOST},
     optional={
@@ -345,7 +352,7 @@ DESTINATION_RULES = st.fixed_dictionaries(
                 optional={"trafficPolicy": POLICY},
             ),
             max_size=3,
-            unique_by=lambda subset: subset["name"],
+            unique_by=name_of_subset,
         ),
     },
 )

@@ -18,9 +18,9 @@ def test_paths_are_written_as_users_read_them() -> None:
 def test_all_reports_of_an_object_share_their_findings() -> None:
     report = Report()
     report.at("a").warn("deprecated", "old", "use b")
-    assert not report.has_errors
+    before = report.has_errors
     report.at("b", 0).error("required", "must be set")
-    assert report.has_errors
+    assert (before, report.has_errors) == (False, True)
     assert [(f.path, f.code, f.fix, f.severity) for f in report.findings] == [
         ("a", "deprecated", "use b", Severity.WARNING),
         ("b[0]", "required", "", Severity.ERROR),

@@ -61,7 +61,8 @@ def test_every_path_is_a_field_of_its_kind(group: str, kind: str, path: str) -> 
 def test_every_path_is_found_when_set_and_only_then(group: str, kind: str, path: str) -> None:
     exact = path.replace("[]", "[0]")
     assert exact in set(unbuilt_fields(group, kind, with_value(path, "x")))
-    for empty in (None, "", 0, False, [], {}):
+    empties: tuple[Any, ...] = (None, "", 0, False, [], {})
+    for empty in empties:
         assert exact not in set(unbuilt_fields(group, kind, with_value(path, empty)))
 
 
