@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta
 
 from windward.settings import Seconds, SettingsError, load
@@ -82,3 +84,76 @@ def test_an_unknown_key_of_a_file_is_refused(tmp_path: Path):
 )
 def test_durations(text: str, seconds: float):
     assert Seconds.parse(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "5 s", "5x", "1m30", "s5", "5s!"])
+def test_what_is_no_duration(text: str):
+    with pytest.raises(ValueError, match="write it as 250ms, 5s, 1m30s or 24h"):
+        Seconds.parse(text)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 59), st.integers(0, 999))
+def test_parts_of_a_duration_add_up(minutes: int, seconds: int, milliseconds: int):
+    parsed = Seconds.parse(f"{minutes}m{seconds}s{milliseconds}ms")
+    assert parsed == pytest.approx(minutes * 60 + seconds + milliseconds / 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "store: here\nplaces: [a, b]\nlabels: {app: shop}\ncount: 2\n"),
+        ("a.json", '{"store":"here","places":["a","b"],"labels":{"app":"shop"},"count":2}'),
+        ("a.toml", 'store="here"\nplaces=["a","b"]\ncount=2\n[labels]\napp="shop"\n'),
+    ],
+)
+def test_the_same_file_in_three_notations(tmp_path: Path, name: str, text: str):
+    file = tmp_path / name
+    file.write_text(text)
+    wanted = Example(store="here", places=("a", "b"), labels={"app": "shop"}, count=2)
+    assert read("--settings", str(file)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- store\n", "must be a mapping"),
+        ("store: [\n", "a.yaml: "),
+        ("store: 5\n", "Expected `str`, got `int`"),
+        ("store: s\nlabels: {app: 5}\n", "Expected `str`, got `int`"),
+        ("store: s\ncount: many\n", "Expected `int`, got `str`"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        read("--settings", str(file))
+    assert said in str(error.value)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_bad_variable_is_named():
+    with pytest.raises(SettingsError, match=r"^X_COUNT: "):
+        read("--store", "s", X_COUNT="many")
+
+
+def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        read("--help")
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--store VALUE where (required)" in shown
+    assert "--ttl VALUE how long (default: 5s)" in shown
+    assert "--labels VALUE labels (default: none)" in shown
+    assert "in the environment as X_NAME" in shown
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_value_or_one_line(text: str):
+    said = "--ttl: nothing wrong"
+    try:
+        read("--store", "s", f"--ttl={text}", f"--places={text}")
+    except SettingsError as error:
+        said = str(error)
+    assert said.startswith("--ttl: ")
