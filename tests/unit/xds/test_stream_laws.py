@@ -136,7 +136,7 @@ def test_refusals_hold_back_exactly_what_is_refused(history):
         last_good |= {name: item.body for name, item in present.items() if item.body != BAD}
         assert client.held[CLUSTER] == last_good
         refused = client.stream.types[CLUSTER].refused
-        assert {name for name in refused if name in present} == {
+        assert {name for name, item in present.items() if refused.get(name) == item.version} == {
             name for name, item in present.items() if item.body == BAD
         }
 
@@ -191,3 +191,78 @@ def test_a_proxy_never_sees_an_older_version_after_a_newer_one(history, seed):
             if client.inbox:
                 client.answer_one()
     client.settle()
+
+
+REFERENCES = st.lists(
+    st.tuples(
+        st.sets(st.sampled_from(NAMES), min_size=1, max_size=4),
+        st.dictionaries(st.sampled_from("rst"), st.integers(0, 10), max_size=3),
+        st.integers(0, 4),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+def referring(version: int, clusters: set[str], routes: dict[str, int]) -> ResourceSet:
+    """Every route is to one of the clusters of its own set."""
+    there = sorted(clusters)
+    return a_set(
+        version,
+        *(Resource(CLUSTER, name, f"{name}=1".encode()) for name in there),
+        *(
+            Resource(ROUTE, name, f"{name}={there[to % len(there)]}".encode())
+            for name, to in routes.items()
+        ),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(REFERENCES)
+def test_a_delta_client_never_has_a_route_to_a_cluster_that_it_lacks(history):
+    client = DeltaClient(DeltaStream(a_set(1)))
+    client.ask(CLUSTER)
+    client.ask(ROUTE, *"rst")
+
+    def answer(times: int) -> None:
+        client.fetch()
+        for _ in range(times):
+            if client.inbox:
+                client.answer_one()
+                routes = client.held[ROUTE].values()
+                assert {body.partition(b"=")[2].decode() for body in routes} <= set(
+                    client.held[CLUSTER]
+                )
+                client.fetch()
+
+    for version, (clusters, routes, answers) in enumerate(history, 2):
+        client.stream.update(referring(version, clusters, routes))
+        answer(answers)
+    answer(100)
+
+
+@settings(max_examples=300, deadline=None)
+@given(REFERENCES)
+def test_a_sotw_client_never_has_a_route_of_now_to_a_cluster_that_it_lacks(history):
+    """Routes that are gone stay with a state-of-the-world client: they are its listeners' to drop."""
+    client = SotwClient(SotwStream(a_set(1)), WHOLE)
+    client.ask(CLUSTER)
+    client.ask(ROUTE, *"rst")
+    present: set[str] = set()
+
+    def answer(times: int) -> None:
+        client.fetch()
+        for _ in range(times):
+            if client.inbox:
+                client.answer_one()
+                held = {name.decode(): body for name, body in client.held[ROUTE].items()}
+                clusters = {name.decode() for name in client.held[CLUSTER]}
+                for name in held.keys() & present:
+                    assert held[name].partition(b"=")[2].decode() in clusters
+                client.fetch()
+
+    for version, (clusters, routes, answers) in enumerate(history, 2):
+        present = set(routes) & present if version > 2 else set(routes)
+        client.stream.update(referring(version, clusters, routes))
+        answer(answers)
+    answer(100)

@@ -1,0 +1,272 @@
+"""RegistryService: leases, templates, and who may register what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from services.pilot.api.access import Access
+from services.pilot.api.config import ConfigService
+from services.pilot.api.registry import ATTEMPTS, MOST_LABELS, RegistryService
+from services.pilot.xds.connected import ConnectedProxies
+from tests.unit.pilot_api.callers import (
+    ADMINISTRATOR,
+    TRUST_DOMAIN,
+    WORKLOAD,
+    Caller,
+    Contested,
+    a_workload_group,
+    an_apply,
+)
+from windward import registration
+from windward.api.registry.v1 import registry_pb2
+from windward.registration import RegisteredWorkload
+from windward.rpc.errors import RefusedError
+from windward.store.keys import endpoint_key
+from windward.store.memory import MemoryStore
+from windward.store.protocol import Deleted, Put
+
+TTL_S = 15.0
+KEY = endpoint_key("shop", "reviews-v1")
+AGENT: Any = Caller(WORKLOAD)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def a_service(store: MemoryStore, **template: Any) -> RegistryService:
+    access = Access(TRUST_DOMAIN)
+    config = ConfigService(store, access, ConnectedProxies(), "")
+    administrator: Any = Caller(ADMINISTRATOR)
+    answer = await config.Apply(an_apply(a_workload_group("reviews", **template)), administrator)
+    assert answer.revision, answer.findings
+    return RegistryService(store, access, TTL_S)
+
+
+def a_request(lease_id: int = 0, **fields: Any) -> registry_pb2.RegisterRequest:
+    workload = {
+        "namespace": "shop",
+        "name": "reviews-v1",
+        "address": "10.0.0.7",
+        "workload_group": "reviews",
+        **fields,
+    }
+    return registry_pb2.RegisterRequest(
+        workload=registry_pb2.Workload(**workload), lease_id=lease_id
+    )
+
+
+async def record(store: MemoryStore) -> RegisteredWorkload:
+    entry = await store.get(KEY)
+    assert entry is not None
+    return registration.decode(entry.value)
+
+
+async def code_of(call: Any) -> grpc.StatusCode:
+    with pytest.raises(RefusedError) as caught:
+        await call
+    return caught.value.code
+
+
+async def test_a_registration_carries_its_groups_template_with_its_own_words_over_it():
+    store = MemoryStore()
+    service = await a_service(
+        store, labels={"tier": "back"}, locality="eu/west", weight=3, ports={"http": 80, "admin": 1}
+    )
+    answer = await service.Register(
+        a_request(labels={"version": "v1", "tier": "front"}, ports={"http": 9080}), AGENT
+    )
+    assert answer.ttl.ToMilliseconds() == TTL_S * 1000
+    workload = await record(store)
+    assert workload.labels == {"app": "reviews", "tier": "front", "version": "v1"}
+    assert workload.ports == {"http": 9080, "admin": 1}
+    assert (workload.locality, workload.weight) == ("eu/west", 3)
+    assert workload.service_account == "reviews"
+
+
+async def test_a_renewal_writes_nothing():
+    store = MemoryStore()
+    service = await a_service(store)
+    first = await service.Register(a_request(), AGENT)
+    again = await service.Register(a_request(first.lease_id), AGENT)
+    assert (again.lease_id, again.revision) == (first.lease_id, first.revision)
+
+
+async def test_a_renewal_keeps_the_record_alive():
+    clock = Clock()
+    store = MemoryStore(clock)
+    service = await a_service(store)
+    lease = (await service.Register(a_request(), AGENT)).lease_id
+    for _ in range(10):
+        clock.now += TTL_S / 3
+        await service.Register(a_request(lease), AGENT)
+    assert await store.get(KEY) is not None
+    clock.now += TTL_S + 1
+    assert await store.get(KEY) is None
+
+
+async def test_a_lost_lease_is_claimed_again():
+    clock = Clock()
+    store = MemoryStore(clock)
+    service = await a_service(store)
+    lost = (await service.Register(a_request(), AGENT)).lease_id
+    clock.now += TTL_S + 1
+    answer = await service.Register(a_request(lost), AGENT)
+    assert answer.lease_id != lost
+    entry = await store.get(KEY)
+    assert entry is not None
+    assert entry.lease == answer.lease_id
+
+
+async def test_a_change_is_written_under_the_same_lease():
+    store = MemoryStore()
+    service = await a_service(store)
+    first = await service.Register(a_request(), AGENT)
+    second = await service.Register(a_request(first.lease_id, unhealthy=True), AGENT)
+    assert second.lease_id == first.lease_id
+    assert second.revision > first.revision
+    assert (await record(store)).unhealthy
+
+
+async def test_an_agent_that_forgot_its_lease_takes_its_record_over():
+    clock = Clock()
+    store = MemoryStore(clock)
+    service = await a_service(store)
+    await service.Register(a_request(), AGENT)
+    clock.now += TTL_S / 2
+    await service.Register(a_request(), AGENT)
+    clock.now += TTL_S * 0.75
+    assert await store.get(KEY) is not None, "the old lease must not take the record along"
+
+
+async def test_a_lost_race_is_run_again_a_few_times():
+    store = Contested(times=0)
+    service = await a_service(store)
+    store.commits, store.times = 0, ATTEMPTS - 1
+    assert (await service.Register(a_request(), AGENT)).revision
+    store.commits, store.times = 0, ATTEMPTS
+    call = service.Register(a_request(unhealthy=True), AGENT)
+    assert await code_of(call) is grpc.StatusCode.ABORTED
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        "spiffe://cluster.local/ns/shop/sa/ratings",
+        "spiffe://cluster.local/ns/other/sa/reviews",
+        "spiffe://cluster.local/reviews",
+        ADMINISTRATOR,
+    ],
+)
+async def test_nobody_registers_or_deregisters_for_another(identity):
+    store = MemoryStore()
+    service = await a_service(store)
+    other: Any = Caller(identity)
+    denied = grpc.StatusCode.PERMISSION_DENIED
+    assert await code_of(service.Register(a_request(), other)) is denied
+    assert await store.get(KEY) is None
+    await service.Register(a_request(), AGENT)
+    request = registry_pb2.DeregisterRequest(namespace="shop", name="reviews-v1")
+    assert await code_of(service.Deregister(request, other)) is denied
+    assert await store.get(KEY) is not None
+
+
+async def test_callers_without_a_certificate_are_refused():
+    service = await a_service(MemoryStore())
+    nobody: Any = Caller()
+    unauthenticated = grpc.StatusCode.UNAUTHENTICATED
+    assert await code_of(service.Register(a_request(), nobody)) is unauthenticated
+    request = registry_pb2.DeregisterRequest(namespace="shop", name="reviews-v1")
+    assert await code_of(service.Deregister(request, nobody)) is unauthenticated
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"namespace": ""}, "workload.namespace"),
+        ({"namespace": "a/b"}, "workload.namespace"),
+        ({"name": "Reviews"}, "workload.name"),
+        ({"name": "x" * 64}, "workload.name"),
+        ({"address": ""}, "workload.address"),
+        ({"address": "reviews.shop"}, "workload.address"),
+        ({"address": "10.0.0.7:80"}, "workload.address"),
+        ({"workload_group": ""}, "workload_group"),
+        ({"labels": {str(n): "" for n in range(MOST_LABELS + 1)}}, "labels"),
+        ({"ports": {str(n): n for n in range(MOST_LABELS + 1)}}, "ports"),
+    ],
+)
+async def test_what_cannot_be_registered_is_refused_by_field(fields, word):
+    service = await a_service(MemoryStore())
+    with pytest.raises(RefusedError, match=word) as caught:
+        await service.Register(a_request(**fields), AGENT)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_group_that_is_not_there_is_named():
+    service = await a_service(MemoryStore())
+    with pytest.raises(RefusedError, match="WorkloadGroup shop/absent") as caught:
+        await service.Register(a_request(workload_group="absent"), AGENT)
+    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_deregistration_is_said_before_the_record_goes():
+    """Who watches must know that it went on purpose, and did not lose its lease."""
+    store = MemoryStore()
+    service = await a_service(store)
+    answer = await service.Register(a_request(), AGENT)
+    watch = store.watch(KEY, from_revision=answer.revision + 1)
+    request = registry_pb2.DeregisterRequest(
+        namespace="shop", name="reviews-v1", lease_id=answer.lease_id
+    )
+    await service.Deregister(request, AGENT)
+    (put,), (gone,) = (await anext(watch)).changes, (await anext(watch)).changes
+    await watch.aclose()
+    assert isinstance(put, Put)
+    assert registration.decode(put.entry.value).deregistered
+    assert gone == Deleted(KEY, put.entry.mod_revision + 1)
+
+
+async def test_deregistering_what_another_lease_holds_changes_nothing():
+    store = MemoryStore()
+    service = await a_service(store)
+    lease = (await service.Register(a_request(), AGENT)).lease_id
+    request = registry_pb2.DeregisterRequest(
+        namespace="shop", name="reviews-v1", lease_id=lease + 1
+    )
+    await service.Deregister(request, AGENT)
+    assert not (await record(store)).deregistered
+
+
+async def test_deregistering_what_is_gone_is_no_error():
+    service = await a_service(MemoryStore())
+    request = registry_pb2.DeregisterRequest(namespace="shop", name="reviews-v1", lease_id=7)
+    assert await service.Deregister(request, AGENT) == registry_pb2.DeregisterResponse()
+
+
+async def test_workloads_are_listed_by_namespace_to_readers_alone():
+    service = await a_service(MemoryStore())
+    await service.Register(a_request(labels={"version": "v1"}), AGENT)
+    administrator: Any = Caller(ADMINISTRATOR)
+
+    async def listed(namespace: str) -> list[registry_pb2.Workload]:
+        request = registry_pb2.ListWorkloadsRequest(namespace=namespace)
+        return list((await service.ListWorkloads(request, administrator)).workloads)
+
+    (found,) = await listed("shop")
+    assert (found.name, found.address, found.service_account) == (
+        "reviews-v1",
+        "10.0.0.7",
+        "reviews",
+    )
+    assert found.labels["version"] == "v1"
+    assert await listed("") == [found]
+    assert await listed("sho") == []
+    call = service.ListWorkloads(registry_pb2.ListWorkloadsRequest(), AGENT)
+    assert await code_of(call) is grpc.StatusCode.PERMISSION_DENIED
