@@ -16,7 +16,7 @@ from windward.config.object import ConfigObject, ObjectKey
 from windward.config.registry import KINDS, Kind, Metadata
 from windward.config.report import Report
 from windward.config.unbuilt import unbuilt_fields
-from windward.config.walk import BAD, name_of, walk_struct
+from windward.config.walk import BAD, name_of, walk_partial
 
 _SUBDOMAIN: Final = re.compile(
     r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
@@ -52,9 +52,12 @@ def decode_object(
         return None, tuple(report.findings)
     spec_report = report.at("spec")
     given = raw.get("spec")
-    spec = walk_struct(kind.spec_type, {} if given is None else given, spec_report)
+    spec = walk_partial(kind.spec_type, {} if given is None else given, spec_report)
     if spec is not BAD:
-        kind.validate(spec, metadata, spec_report)
+        typed = tuple(report.findings)
+        rules = Report("spec")
+        kind.validate(spec, metadata, rules)
+        report.findings.extend(item for item in rules.findings if not _follows(item.path, typed))
         for path in unbuilt_fields(kind.group, kind.kind, {"spec": given or {}}):
             Report(path, report.findings).error("not-supported", "not supported yet")
     if report.has_errors:
@@ -68,6 +71,13 @@ def decode_object(
         annotations=metadata.annotations,
     )
     return made, tuple(report.findings)
+
+
+def _follows(path: str, typed: tuple[Finding, ...]) -> bool:
+    """Whether a rule's finding may only be there because a field at or below its path could not be read."""
+    return any(
+        item.path == path or item.path.startswith((f"{path}.", f"{path}[")) for item in typed
+    )
 
 
 def errors(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

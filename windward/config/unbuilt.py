@@ -78,7 +78,7 @@ def unbuilt_fields(group: str, kind: str, raw: Mapping[str, Any]) -> Iterator[st
             yield path
     for pattern, values in UNBUILT_VALUES.get((group, kind), ()):
         for path, value in _find(raw, pattern.split("."), ""):
-            if value in values:
+            if isinstance(value, str) and value in values:
                 yield path
 
 

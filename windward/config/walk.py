@@ -30,7 +30,7 @@ BAD: Final = object()
 
 @cache
 def fields_of(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Any, bool]]:
-    """JSON name -> (attribute, type hint, required)."""
+    """JSON name -> (attribute, type hint, whether it has no default)."""
     hints = get_type_hints(kind, include_extras=True)
     return {
         field.encode_name: (field.name, hints[field.name], field.required)
@@ -40,29 +40,37 @@ def fields_of(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Any, bool]]:
 
 def walk_struct(kind: type[msgspec.Struct], raw: Any, report: Report, depth: int = 0) -> Any:
     """A Struct from a mapping; BAD when anything in it is wrong."""
+    before = len(report.findings)
+    made = walk_partial(kind, raw, report, depth)
+    return made if len(report.findings) == before else BAD
+
+
+def walk_partial(kind: type[msgspec.Struct], raw: Any, report: Report, depth: int = 0) -> Any:
+    """A Struct of what is right in a mapping, so that rules can be asked about the rest; what is wrong is in the report.
+
+    BAD only where there is no mapping at all.
+    """
     if not isinstance(raw, dict):
         report.error("wrong-type", f"must be a mapping, is {name_of(raw)}")
         return BAD
     if depth > DEEPEST:
         report.error("too-deep", f"nested deeper than {DEEPEST} levels")
         return BAD
-    fields, values, bad = fields_of(kind), {}, False
+    fields, values = fields_of(kind), {}
     for key, value in raw.items():
         if key not in fields:
             _unknown(str(key), fields, report)
-            bad = True
-            continue
-        if value is None:
-            continue
-        attribute, hint, _ = fields[key]
-        made = walk(hint, value, report.at(key), depth + 1)
-        bad = bad or made is BAD
-        values[attribute] = made
-    for key, (attribute, _, required) in fields.items():
-        if required and attribute not in values:
-            report.at(key).error("required", "must be set")
-            bad = True
-    return BAD if bad else kind(**values)
+        elif value is not None:
+            attribute, hint, _ = fields[key]
+            made = walk(hint, value, report.at(key), depth + 1)
+            if made is not BAD:
+                values[attribute] = made
+    missing = [
+        key for key, (name, _, required) in fields.items() if required and name not in values
+    ]
+    for key in missing:
+        report.at(key).error("required", "must be set")
+    return BAD if missing else kind(**values)
 
 
 def _unknown(key: str, fields: dict[str, tuple[str, Any, bool]], report: Report) -> None:
@@ -89,7 +97,7 @@ def walk(hint: Any, raw: Any, report: Report, depth: int) -> Any:
     if hint is Any:
         return raw
     if issubclass(hint, msgspec.Struct):
-        return walk_struct(hint, raw, report, depth)
+        return walk_partial(hint, raw, report, depth)
     if issubclass(hint, Enum):
         return _walk_enum(hint, raw, report)
     if hint is Duration:
