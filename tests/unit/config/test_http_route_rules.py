@@ -34,7 +34,6 @@ def judged(route: dict[str, Any], *, delegate: bool = False, gateway: bool = Fal
         {"route": [{**TO, "weight": 0}]},
         {"route": [{**TO, "weight": 90}, {**TO, "weight": 110}]},
         {"redirect": {"uri": "/new"}},
-        {"redirect": {"redirectCode": 308}},
         {"redirect": {"scheme": "https", "port": 8443}},
         {"redirect": {"derivePort": "FROM_REQUEST_PORT"}},
         {"redirect": {"prefixRewrite": "/b"}, "match": [{"uri": {"prefix": "/a"}}, {"method": {"exact": "GET"}}]},
