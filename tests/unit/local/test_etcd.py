@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from windward.store.protocol import Transaction, Write
 
 
 def test_a_missing_binary_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module.shutil, "which", lambda _: None)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(LocalMeshError, match="etcd-server"):
         find_etcd()
 

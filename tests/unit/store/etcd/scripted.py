@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,9 +10,9 @@ import grpc
 
 from windward.api.store.v1 import etcd_pb2 as wire
 
-Unary = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
-Stream = Callable[[AsyncIterator[Any], grpc.aio.ServicerContext], AsyncIterator[Any]]
-REQUESTS = {
+Unary = Callable[[Any, Any], Awaitable[Any]]
+Stream = Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]
+REQUESTS: dict[str, Any] = {
     "/etcdserverpb.KV/Range": wire.RangeRequest,
     "/etcdserverpb.KV/Txn": wire.TxnRequest,
     "/etcdserverpb.Auth/Authenticate": wire.AuthenticateRequest,
@@ -24,10 +24,10 @@ REQUESTS = {
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, unary: dict[str, Unary], streams: dict[str, Stream]) -> None:
+    def __init__(self, unary: Mapping[str, Unary], streams: Mapping[str, Stream]) -> None:
         self._unary, self._streams = unary, streams
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = details.method
         if method in self._unary:
             return grpc.unary_unary_rpc_method_handler(
@@ -38,9 +38,7 @@ class _Handlers(grpc.GenericRpcHandler):
         if method in self._streams:
             script = self._streams[method]
 
-            async def answer(
-                requests: AsyncIterator[Any], context: grpc.aio.ServicerContext
-            ) -> AsyncIterator[Any]:
+            async def answer(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
                 async for response in script(requests, context):
                     yield response
 
@@ -54,7 +52,8 @@ class _Handlers(grpc.GenericRpcHandler):
 
 @asynccontextmanager
 async def serving(
-    unary: dict[str, Unary] | None = None, streams: dict[str, Stream] | None = None
+    unary: Mapping[str, Unary] | None = None,
+    streams: Mapping[str, Stream] | None = None,
 ) -> AsyncIterator[str]:
     """A server on a free loopback port; yields its address."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

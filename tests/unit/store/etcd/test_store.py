@@ -160,7 +160,7 @@ async def test_a_stale_token_is_replaced_and_a_read_repeated():
         return wire.RangeResponse(header=header(3))
 
     logins: list[tuple[str, str]] = []
-    unary = {"/etcdserverpb.Auth/Authenticate": authenticate, RANGE: read}
+    unary: dict[str, Any] = {"/etcdserverpb.Auth/Authenticate": authenticate, RANGE: read}
     async with serving(unary) as address, asyncio.timeout(20):
         store = EtcdStore([address], user="pilot", password="secret")
         assert await store.get("/k") is None
