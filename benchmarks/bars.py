@@ -32,7 +32,9 @@ def help_ms() -> float:
 def setup_s() -> float:
     """An up-to-date set-up, which every target begins with."""
     began = monotonic()
-    subprocess.run([sys.executable, str(ROOT / "setup" / "setup.py")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, str(ROOT / "setup" / "setup.py")], check=True, stdout=subprocess.DEVNULL
+    )
     return monotonic() - began
 
 
@@ -40,17 +42,28 @@ def run(results: Path) -> int:
     """Measure, print, keep; 1 if a bar is not held."""
     raw: dict[str, object] = {"load_before": os.getloadavg()[0]}
     figures = asyncio.run(mesh.measure(50))
-    raw |= {"mesh": figures, "help_ms": help_ms(), "setup_s": setup_s(), "load_after": os.getloadavg()[0]}
+    raw |= {
+        "mesh": figures,
+        "help_ms": help_ms(),
+        "setup_s": setup_s(),
+        "load_after": os.getloadavg()[0],
+    }
     rows: list[tuple[str, float, float]] = [
         ("change -> last ACK, p99, ms", float(figures["change_to_ack_p99_ms"]), 1000),
-        ("change -> the gateway serves it, p99, ms", float(figures["change_to_data_path_p99_ms"]), 1000),
+        (
+            "change -> the gateway serves it, p99, ms",
+            float(figures["change_to_data_path_p99_ms"]),
+            1000,
+        ),
         ("command -> mesh ready, s", float(figures["up_s"]), 60),
         ("windward --help, ms", float(str(raw["help_ms"])), 200),
         ("set-up when up to date, s", float(str(raw["setup_s"])), 0.5),
     ]
     held: Callable[[float, float], bool] = lambda figure, bar: figure <= bar  # noqa: E731  one rule for every row
     for name, figure, bar in rows:
-        print(f"{'held' if held(figure, bar) else 'NOT HELD':<9} {name:<42} {figure:>9.1f}  bar {bar:g}")
+        print(
+            f"{'held' if held(figure, bar) else 'NOT HELD':<9} {name:<42} {figure:>9.1f}  bar {bar:g}"
+        )
     results.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     (results / f"bars-{stamp}.json").write_text(json.dumps(raw, indent=1) + "\n")

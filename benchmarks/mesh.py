@@ -43,13 +43,22 @@ async def measure(changes: int) -> dict[str, float | str]:
                 ack_s, data_s = await one_change(mesh, number)
                 acked.append(ack_s * 1000)
                 served.append(data_s * 1000)
-            costs = {name: (cpu_s(mesh, name) - used[name], rss_mb(mesh, name)) for name in SERVICES}
+            costs = {
+                name: (cpu_s(mesh, name) - used[name], rss_mb(mesh, name)) for name in SERVICES
+            }
         finally:
             await mesh.down()
-    result: dict[str, float | str] = {"mode": mesh.mode.value, "up_s": round(up_s, 2), "changes": changes}
+    result: dict[str, float | str] = {
+        "mode": mesh.mode.value,
+        "up_s": round(up_s, 2),
+        "changes": changes,
+    }
     for name, values in (("ack", acked), ("data_path", served)):
         cuts = quantiles(values, n=100, method="inclusive")
-        result |= {f"change_to_{name}_p50_ms": round(cuts[49], 1), f"change_to_{name}_p99_ms": round(cuts[98], 1)}
+        result |= {
+            f"change_to_{name}_p50_ms": round(cuts[49], 1),
+            f"change_to_{name}_p99_ms": round(cuts[98], 1),
+        }
     for name, (cpu, memory) in costs.items():
         result |= {f"{name}_cpu_s": round(cpu, 3), f"{name}_rss_mb": round(memory, 1)}
     return result | {"load_before": round(before, 2), "load_after": round(os.getloadavg()[0], 2)}
@@ -69,7 +78,9 @@ async def until_acked(mesh: Mesh, revision: int) -> float:
     while True:
         proxies = await mesh.administrator.proxies()
         types = [kind for proxy in proxies for kind in proxy.types.values()]
-        if proxies and all(kind.acked_revision >= revision and kind.state == "SYNCED" for kind in types):
+        if proxies and all(
+            kind.acked_revision >= revision and kind.state == "SYNCED" for kind in types
+        ):
             return monotonic()
         await asyncio.sleep(0.002)
 

@@ -33,16 +33,19 @@ class Lifecycle:
     def __init__(self, ports_file: str = "") -> None:
         self.stopping = asyncio.Event()
         """Set on SIGTERM and SIGINT: finish what is under way, take nothing new, return."""
-        self._ports_file = ports_file
+        # Absolute from the start: a service may change its folder.
+        self._ports_file = Path(ports_file).absolute() if ports_file else None
 
     def listening(self, **ports: int) -> None:
         """Tell the ports that are really in use, for those who asked by ``--ports-file``."""
-        if not self._ports_file:
+        if self._ports_file is None:
             return
-        path = Path(self._ports_file)
-        temporary = path.with_name(path.name + ".new")
-        temporary.write_bytes(msgspec.json.encode(ports))
-        temporary.replace(path)
+        temporary = self._ports_file.with_name(self._ports_file.name + ".new")
+        try:
+            temporary.write_bytes(msgspec.json.encode(ports))
+            temporary.replace(self._ports_file)
+        except OSError as error:
+            raise FatalError(f"--ports-file {self._ports_file}: {error.strerror}") from error
 
 
 def run(

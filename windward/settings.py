@@ -29,6 +29,8 @@ class Seconds(float):
     @classmethod
     def parse(cls, text: str) -> Seconds:
         parts = DURATION.findall(text)
+        if text.strip().lower() in {"nan", "inf", "-inf"} or text.startswith("-"):
+            raise ValueError(f"{text!r} is not a duration: write it as 250ms, 5s, 1m30s or 24h")
         if parts and "".join(number + unit for number, unit in parts) == text:
             return cls(sum(float(number) * UNIT_S[unit] for number, unit in parts))
         try:
@@ -75,7 +77,8 @@ def load(
     settings = _build(settings_type, fields, values, sources)
     if flags.print_config:
         sys.stdout.write(
-            msgspec.json.format(msgspec.json.encode(settings), indent=2).decode() + "\n"
+            msgspec.json.format(msgspec.json.encode(settings, enc_hook=float), indent=2).decode()
+            + "\n"
         )
         raise SystemExit(0)
     return settings

@@ -59,7 +59,10 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         os.chdir(settings.state_dir)
     except (SpiffeIdError, OSError) as error:
         raise FatalError(str(error)) from error
-    admin = Admin(settings.admin_address)
+    try:
+        admin = Admin(settings.admin_address)
+    except ValueError as error:
+        raise FatalError(f"--admin-address {settings.admin_address}: must be host:port") from error
     agent = _Agent(settings, lifecycle, keeper, admin)
     http = await agent.listen_status()
     async with asyncio.TaskGroup() as group:
@@ -150,11 +153,12 @@ class _Agent:
         self._connected.set_function(lambda: float(proxy.connected))
         config = Path(BOOTSTRAP)
         tasks = [group.create_task(self._keeper.run())]
+        registering: asyncio.Task[None]
         labels = dict(settings.labels)
         if settings.workload_group:
             registry = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
             self._registration = Registration(settings, registry, self._admin.serves_application)
-            tasks.append(group.create_task(self._registration.run()))
+            registering = group.create_task(self._registration.run())
         text = bootstrap_text(settings, labels)
         config.write_text(text)
         envoy = EnvoyProcess(settings, binary, text, self._admin)
@@ -163,6 +167,8 @@ class _Agent:
         await stop
         log.info("agent.draining")
         if self._registration is not None:
+            registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)
             await self._registration.end()
         supervision.cancel()
         await envoy.stop()

@@ -57,6 +57,8 @@ class Index:
         self._wake = asyncio.Event()
         self._due_s: float | None = None
         self._first_s: float | None = None
+        self._config_due_s: float | None = None
+        self._endpoint_due_s: float | None = None
         self._sources = 0
         self.ready = asyncio.Event()
         """Set once configuration and endpoints were read whole and are published."""
@@ -122,11 +124,16 @@ class Index:
         now = asyncio.get_running_loop().time()
         self._first_s = now if self._first_s is None else self._first_s
         latest = self._first_s + self._timing.longest_s
-        asked = now + delay_s
-        sooner = delay_s <= self._timing.endpoint_s and self._due_s is not None
-        self._due_s = (
-            min(asked, self._due_s, latest) if sooner and self._due_s else min(asked, latest)
-        )
+        due = min(now + delay_s, latest)
+        if delay_s > self._timing.endpoint_s:
+            # Configuration waits for more of its kind, but never holds up an endpoint that is due already.
+            self._config_due_s = due
+        else:
+            self._endpoint_due_s = (
+                due if self._endpoint_due_s is None else min(due, self._endpoint_due_s)
+            )
+        moments = [at for at in (self._config_due_s, self._endpoint_due_s) if at is not None]
+        self._due_s = min(moments)
         self._wake.set()
 
     async def _publish(self) -> None:
@@ -138,7 +145,7 @@ class Index:
             if self._due_s is None or loop.time() < self._due_s or self._sources < 2:
                 continue
             began = self._first_s or loop.time()
-            self._due_s = self._first_s = None
+            self._due_s = self._first_s = self._config_due_s = self._endpoint_due_s = None
             revision = self._config_revision
             snapshot = build_snapshot(
                 self._objects, self._liveness.workloads(), self._groups.snapshot, revision

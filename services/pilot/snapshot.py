@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service
 from services.pilot.registry.mesh import (
     age_order,
@@ -22,6 +23,7 @@ from services.pilot.registry.mesh import (
 )
 from windward.config.destination_rule import DestinationRule
 from windward.config.gateway import Gateway
+from windward.config.hosts import resolve
 from windward.config.mixer_rule import fails_open, is_check_rule
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.peer_authentication import PeerAuthentication
@@ -42,6 +44,8 @@ class MeshSnapshot:
     virtual_services: tuple[ConfigObject[VirtualService], ...] = ()
     """Oldest first."""
     destination_rules: tuple[ConfigObject[DestinationRule], ...] = ()
+    rules_by_host: HostIndex[ConfigObject[DestinationRule]] = field(default_factory=HostIndex)
+    routes_by_host: HostIndex[ConfigObject[VirtualService]] = field(default_factory=HostIndex)
     gateways: tuple[ConfigObject[Gateway], ...] = ()
     peer_authentications: tuple[ConfigObject[PeerAuthentication], ...] = ()
     checks_open: bool = False
@@ -63,19 +67,26 @@ def build_snapshot(
         items.sort(key=age_order)
     services, endpoints = _registry(by_kind, workloads, before)
     open_, closed = _checks(by_kind)
+    routes = _same(tuple(by_kind.get("VirtualService", ())), before.virtual_services)
+    rules = _same(tuple(by_kind.get("DestinationRule", ())), before.destination_rules)
+    peers = tuple(by_kind.get("PeerAuthentication", ()))
     return MeshSnapshot(
         version=before.version + 1,
         revision=revision,
         services=services,
         endpoints=endpoints,
-        virtual_services=_same(tuple(by_kind.get("VirtualService", ())), before.virtual_services),
-        destination_rules=_same(
-            tuple(by_kind.get("DestinationRule", ())), before.destination_rules
+        virtual_services=routes,
+        destination_rules=rules,
+        rules_by_host=before.rules_by_host
+        if rules is before.destination_rules
+        else HostIndex.of(rules, lambda item: (resolve(item.spec.host, item.key.namespace),)),
+        routes_by_host=before.routes_by_host
+        if routes is before.virtual_services
+        else HostIndex.of(
+            routes, lambda item: [resolve(h, item.key.namespace) for h in item.spec.hosts]
         ),
         gateways=_same(tuple(by_kind.get("Gateway", ())), before.gateways),
-        peer_authentications=_same(
-            tuple(by_kind.get("PeerAuthentication", ())), before.peer_authentications
-        ),
+        peer_authentications=_same(peers, before.peer_authentications),
         checks_open=open_,
         checks_closed=closed,
     )

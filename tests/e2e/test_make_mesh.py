@@ -19,7 +19,14 @@ READY = "Ctrl-C stops all of it."
 
 async def run_once(directory: Path, *arguments: str) -> str:
     """Start the mesh, wait until it says that it is ready, press Ctrl-C; everything it said."""
-    command = [str(ROOT / ".venv/bin/windward"), "mesh", "up", "--directory", str(directory), *arguments]
+    command = [
+        str(ROOT / ".venv/bin/windward"),
+        "mesh",
+        "up",
+        "--directory",
+        str(directory),
+        *arguments,
+    ]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -43,7 +50,9 @@ def leftovers(directory: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except OSError:
                 continue
@@ -67,13 +76,17 @@ async def test_twice_and_nothing_is_left(folder: Path):
 
 async def test_a_second_mesh_in_the_same_folder_is_refused_in_one_line(folder: Path):
     directory = folder / "mesh"
-    first = asyncio.create_task(run_once(directory, "--mode", "loopback", "--gateway-port", "0", "--no-prove"))
+    first = asyncio.create_task(
+        run_once(directory, "--mode", "loopback", "--gateway-port", "0", "--no-prove")
+    )
     async with asyncio.timeout(60):
         while not (directory / "context.json").exists():
             await asyncio.sleep(0.1)
             assert not first.done()
     command = [str(ROOT / ".venv/bin/windward"), "mesh", "up", "--directory", str(directory)]
-    second = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    second = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     _, said = await second.communicate()
     assert second.returncode == 1
     assert b"a mesh already runs in" in said

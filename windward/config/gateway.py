@@ -132,6 +132,8 @@ def check_server(server: Server, report: Report) -> None:
 def _server_port(server: Server, port: Port, report: Report) -> None:
     check_port_name(port.name, report.at("name"))
     check_protocol(port.protocol, report.at("protocol"))
+    if port.protocol.upper() in {"TCP", "MONGO", "REDIS", "MYSQL", "UDP"}:
+        report.at("protocol").error("not-supported", "not supported yet at a gateway", "use HTTP")
     if not (server.bind.startswith("unix://") and port.number == 0):
         check_port(port.number, report.at("number"))
     if port.target_port:

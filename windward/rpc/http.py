@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
+from windward.telemetry.logging import get_logger
+
+log = get_logger()
 HEAD_LIMIT_BYTES = 16 * 1024
 READ_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
@@ -47,13 +50,24 @@ async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
         ):
             async with asyncio.timeout(READ_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-            response = await _answer(head, writer, routes)
+            response = await _guarded(head, writer, routes)
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 writer.write(_render(response))
                 await writer.drain()
         writer.close()
 
     return await asyncio.start_server(connection, host, port, limit=HEAD_LIMIT_BYTES)
+
+
+async def _guarded(head: bytes, writer: asyncio.StreamWriter, routes: Routes) -> Response:
+    """An answer to anything: what a handler raises is a 500, what is no request a 400."""
+    try:
+        return await _answer(head, writer, routes)
+    except ValueError:
+        return Response(400, b"not a request\n")
+    except Exception as error:
+        log.exception("http.failed", reason=f"{type(error).__name__}: {error}")
+        return Response(500, b"internal error\n")
 
 
 async def _answer(head: bytes, writer: asyncio.StreamWriter, routes: Routes) -> Response:

@@ -13,7 +13,7 @@ _ACTIVE = re.compile(r"^listener\.(?!admin)[^:]*?downstream_cx_active: (\d+)$", 
 class Admin:
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        self._host, self._port = host, int(port)
+        self._host, self._port = host.strip("[]"), int(port)
 
     async def get(self, path: str) -> tuple[int, bytes]:
         return await self._request("GET", path)

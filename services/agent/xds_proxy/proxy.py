@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -24,14 +24,20 @@ QUEUE = 256
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 5.0
 END = None
+"""Ends a downstream."""
 
 
 class XdsProxy:
     def __init__(self, channels: ChannelSource) -> None:
         self._channels = channels
-        self._newest = 0
-        self.connected = False
+        self._current: _Relay | None = None
         self.reconnects = 0
+        """How often an upstream has ended or could not be opened."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether Envoy's stream reaches a Pilot now."""
+        return self._current is not None and self._current.attached
 
     def handlers(self) -> grpc.GenericRpcHandler:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -60,100 +66,95 @@ class XdsProxy:
     async def delta(
         self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        self._newest += 1
-        mine = self._newest
-        session = DeltaSession()
-        upward: asyncio.Queue[bytes] = asyncio.Queue(QUEUE)
-        downward: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE)
-        opened = asyncio.Event()
+        if self._current is not None:
+            self._current.supersede()
+        relay = self._current = _Relay(self._channels, self._count)
         tasks = [
-            asyncio.create_task(self._read_envoy(requests, session, upward, downward, opened)),
-            asyncio.create_task(self._keep_upstream(session, upward, downward, opened)),
+            asyncio.create_task(relay.read_envoy(requests)),
+            asyncio.create_task(relay.keep_upstream()),
         ]
         try:
-            while mine == self._newest:
-                response = await downward.get()
-                if response is END:
-                    return
+            while (response := await relay.downward.get()) is not END:
                 yield response
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self.connected = False
+            if self._current is relay:
+                self._current = None
 
-    async def _read_envoy(
-        self,
-        requests: AsyncIterator[bytes],
-        session: DeltaSession,
-        upward: asyncio.Queue[bytes],
-        downward: asyncio.Queue[bytes | None],
-        opened: asyncio.Event,
-    ) -> None:
+    def _count(self) -> None:
+        self.reconnects += 1
+
+
+class _Relay:
+    """One downstream, and whichever upstream it has.
+
+    Invariant: while ``attached``, everything that Envoy asks goes through ``upward`` to the present upstream, in order;
+    otherwise it only reaches the session, which tells it all to the next one.
+    """
+
+    def __init__(self, channels: ChannelSource, count: Callable[[], None]) -> None:
+        self._channels = channels
+        self._count = count
+        self._session = DeltaSession()
+        self._upward: asyncio.Queue[bytes] = asyncio.Queue()
+        self._opened = asyncio.Event()
+        self.downward: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE)
+        self.attached = False
+
+    def supersede(self) -> None:
+        """A newer downstream has come: this one ends, whatever it still had to say."""
+        while not self.downward.empty():
+            self.downward.get_nowait()
+        self.downward.put_nowait(END)
+
+    async def read_envoy(self, requests: AsyncIterator[bytes]) -> None:
         async for raw in requests:
-            passed = session.from_envoy(raw)
-            if passed is not None and (self.connected or not opened.is_set()):
-                await upward.put(passed)
-            opened.set()
-        await downward.put(END)
+            passed = self._session.from_envoy(raw)
+            if passed is not None and self.attached:
+                if self._upward.qsize() >= QUEUE:
+                    break  # a Pilot that reads nothing: Envoy opens its stream again
+                self._upward.put_nowait(passed)
+            self._opened.set()
+        await self.downward.put(END)
 
-    async def _keep_upstream(
-        self,
-        session: DeltaSession,
-        upward: asyncio.Queue[bytes],
-        downward: asyncio.Queue[bytes | None],
-        opened: asyncio.Event,
-    ) -> None:
+    async def keep_upstream(self) -> None:
         """A stream to some Pilot, for ever."""
-        await opened.wait()
+        await self._opened.wait()
+        loop = asyncio.get_running_loop()
         backoff_s = FIRST_BACKOFF_S
-        first = True
         while True:
-            began = asyncio.get_running_loop().time()
+            began = loop.time()
             try:
-                await self._one_upstream(session, upward, downward, first=first)
+                await self._one_upstream()
             except grpc.aio.AioRpcError as error:
-                log.warning(
-                    "xds.upstream_broken",
-                    pilot=self._channels.address,
-                    reason=f"{error.code().name}: {error.details()}",
-                )
-            self.connected = False
-            self.reconnects += 1
-            first = False
+                reason = f"{error.code().name}: {error.details()}"
+                log.warning("xds.upstream_broken", pilot=self._channels.address, reason=reason)
+            self.attached = False
+            self._count()
             self._channels.next_address()
-            if asyncio.get_running_loop().time() - began > LONGEST_BACKOFF_S:
+            if loop.time() - began > LONGEST_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
-    async def _one_upstream(
-        self,
-        session: DeltaSession,
-        upward: asyncio.Queue[bytes],
-        downward: asyncio.Queue[bytes | None],
-        *,
-        first: bool,
-    ) -> None:
-        call: Any = self._channels.channel().stream_stream(f"/{SERVICE}/DeltaAggregatedResources")(
-            wait_for_ready=False
-        )
+    async def _one_upstream(self) -> None:
+        method: Any = self._channels.channel().stream_stream(f"/{SERVICE}/DeltaAggregatedResources")
+        call = method()
+        # Without an await between: what Envoy asks from here on goes behind what it has asked before.
+        self._upward = asyncio.Queue()
+        for request in self._session.reopen():
+            self._upward.put_nowait(request)
+        self.attached = True
+        writer = asyncio.create_task(_write(call, self._upward))
         try:
-            if not first:
-                while not upward.empty():
-                    upward.get_nowait()
-                for request in session.reopen():
-                    await call.write(request)
-            self.connected = True
-            writer = asyncio.create_task(_write(call, upward))
-            try:
-                while (response := await call.read()) is not grpc.aio.EOF:
-                    session.from_pilot(response)
-                    await downward.put(response)
-            finally:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+            while (response := await call.read()) is not grpc.aio.EOF:
+                self._session.from_pilot(response)
+                await self.downward.put(response)
         finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
             call.cancel()
 
 

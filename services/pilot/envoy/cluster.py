@@ -71,7 +71,7 @@ def outbound(
         )
     elif kind in {cluster_pb2.Cluster.STRICT_DNS, cluster_pb2.Cluster.LOGICAL_DNS}:
         cluster.load_assignment.CopyFrom(
-            load_assignment(name, port, _dns_endpoints(service, port, endpoints))
+            load_assignment(name, port, _dns_endpoints(service, port, subset, endpoints))
         )
         cluster.respect_dns_ttl = True
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
@@ -83,10 +83,10 @@ def outbound(
 
 
 def _dns_endpoints(
-    service: Service, port: Port, endpoints: Sequence[Endpoint]
+    service: Service, port: Port, subset: str, endpoints: Sequence[Endpoint]
 ) -> Sequence[Endpoint]:
     """Without endpoints the service's own host is what DNS resolves."""
-    if endpoints:
+    if endpoints or subset:
         return endpoints
     own = Endpoint(
         address=service.host,

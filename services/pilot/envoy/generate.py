@@ -105,7 +105,7 @@ class Generator:
         made = []
         for service in self.visible():
             rule = selection.destination_rule(
-                self.snapshot.destination_rules,
+                self.snapshot.rules_by_host.candidates(service.host),
                 service.host,
                 service.namespace,
                 self.proxy.namespace,
@@ -140,7 +140,7 @@ class Generator:
             for item in endpoints
             if labels_match(labels, item.labels)
         )
-        inputs = (service, port, policy, origins, accounts if static else endpoints)
+        inputs = (service, port, policy, origins, labels, accounts if static else endpoints)
         made = [
             self.memo.get(
                 ("cluster", self.proxy.namespace, name),
@@ -274,7 +274,9 @@ class Generator:
     def _tcp(self, service: Service, port: Port) -> list[Resource]:
         """A listener an address; a service without one is reached on any address of its port."""
         rule = selection.mesh_virtual_service(
-            self.snapshot.virtual_services, service.host, self.proxy.namespace
+            self.snapshot.routes_by_host.candidates(service.host),
+            service.host,
+            self.proxy.namespace,
         )
         weights, origins = self._tcp_weights(service, port)
         made = []
@@ -300,7 +302,9 @@ class Generator:
         """Clusters by weight, from the first TCP route that applies."""
         straight = {names.outbound(port.number, "", service.host): 1}
         rule = selection.mesh_virtual_service(
-            self.snapshot.virtual_services, service.host, self.proxy.namespace
+            self.snapshot.routes_by_host.candidates(service.host),
+            service.host,
+            self.proxy.namespace,
         )
         if rule is None:
             return straight, (service.origin,)
@@ -335,7 +339,9 @@ class Generator:
                 service,
                 port,
                 selection.mesh_virtual_service(
-                    self.snapshot.virtual_services, service.host, self.proxy.namespace
+                    self.snapshot.routes_by_host.candidates(service.host),
+                    service.host,
+                    self.proxy.namespace,
                 ),
             )
             for service, port in members
@@ -520,7 +526,12 @@ class Generator:
         self, number: int, servers: list[tuple[ConfigObject[Gateway], Server]]
     ) -> Resource:
         name = f"http.{number}"
-        rules = tuple(item for item in self.snapshot.virtual_services if item.spec.gateways)
+        rules = tuple(
+            item
+            for item in self.snapshot.virtual_services
+            if item.spec.gateways
+            and selection.exported(item.spec.export_to, item.key.namespace, self.proxy.namespace)
+        )
         ports = tuple((service.host, service.ports) for service in self.snapshot.services.values())
         gateways = tuple(servers)
         origins = tuple(

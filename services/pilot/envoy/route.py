@@ -128,9 +128,7 @@ def _action(
     timeout = duration(float(item.timeout or 0))
     action = route.RouteAction(
         timeout=timeout,
-        max_stream_duration=route.RouteAction.MaxStreamDuration(
-            max_stream_duration=timeout, grpc_timeout_header_max=timeout
-        ),
+        max_stream_duration=route.RouteAction.MaxStreamDuration(grpc_timeout_header_max=timeout),
         cluster_not_found_response_code=route.RouteAction.SERVICE_UNAVAILABLE,
     )
     _destinations(action, item, context)

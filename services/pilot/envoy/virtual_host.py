@@ -66,7 +66,8 @@ def default_route(cluster: str) -> route.Route:
 
 def domains(service: Service, port: int, namespace: str, *, with_port_only: bool) -> list[str]:
     """The host, its shorter forms where the proxy may use them, its addresses; each with and without the port."""
-    hosts = [service.host, *aliases(service.host, namespace), *service.addresses]
+    addresses = [f"[{address}]" if ":" in address else address for address in service.addresses]
+    hosts = [service.host, *aliases(service.host, namespace), *addresses]
     made = []
     for host in hosts:
         if not with_port_only or port == 80:
@@ -148,11 +149,10 @@ def gateway_hosts(
             routes = http_routes(item.spec.http, context)
             for host in item.spec.hosts:
                 name = resolve(host, item.key.namespace)
-                if any(
-                    _admits(pattern, name, gateway.key.namespace, item.key.namespace)
-                    for pattern in server.hosts
-                ):
-                    by_host.setdefault(name, []).extend(routes)
+                for pattern in server.hosts:
+                    served = _served(pattern, name, gateway.key.namespace, item.key.namespace)
+                    if served:
+                        by_host.setdefault(served, []).extend(routes)
     made = []
     for host, routes in by_host.items():
         ordered = sorted(routes, key=_is_catch_all)
@@ -176,13 +176,15 @@ def _full(name: str, namespace: str) -> str:
     return name if "/" in name else f"{namespace}/{name}"
 
 
-def _admits(pattern: str, host: str, gateway_namespace: str, namespace: str) -> bool:
-    """Whether a server's host pattern (``namespace/host``) takes a VirtualService's host."""
+def _served(pattern: str, host: str, gateway_namespace: str, namespace: str) -> str:
+    """The host that a server serves of a VirtualService's: the narrower of the two; empty when they do not meet."""
     owner, slash, wanted = pattern.rpartition("/")
     if (
         slash
         and owner not in {"*", namespace}
         and not (owner == "." and namespace == gateway_namespace)
     ):
-        return False
-    return matches(wanted, host) or matches(host, wanted)
+        return ""
+    if matches(wanted, host):
+        return host
+    return wanted if matches(host, wanted) else ""

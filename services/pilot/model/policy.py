@@ -64,7 +64,8 @@ def effective(rule: DestinationRule | None, port: int, subset: str) -> Effective
     sections = _sections(rule.traffic_policy, port)
     for item in rule.subsets:
         if item.name == subset and subset:
-            sections = _sections(item.traffic_policy, port).over(sections)
+            own = _sections(item.traffic_policy, port)
+            sections = own if _has_port(item.traffic_policy, port) else own.over(sections)
             break
     pool = sections.connection_pool
     tcp = pool.tcp if pool else None
@@ -81,6 +82,12 @@ def effective(rule: DestinationRule | None, port: int, subset: str) -> Effective
         outlier=sections.outlier_detection,
         tls=sections.tls.mode if sections.tls else None,
     )
+
+
+def _has_port(policy: TrafficPolicy | None, port: int) -> bool:
+    """Whether a policy has an entry for this port: its sections are then all there are."""
+    settings = policy.port_level_settings if policy else ()
+    return any(item.port is not None and item.port.number == port for item in settings)
 
 
 def _sections(policy: TrafficPolicy | None, port: int) -> _Sections:
