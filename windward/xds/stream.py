@@ -128,10 +128,29 @@ class _Stream:
             for name in [name for name in state.refused if name not in available]:
                 del state.refused[name]
             state.behind = bool(self.due(type_url)) or bool(state.split)
+            for name in [n for n, v in state.refused.items() if self._back_to_good(type_url, n, v)]:
+                del state.refused[name]
             if not state.pending and not state.behind:
                 state.acked_revision = max(state.acked_revision, self.current.revision)
                 if not state.refused:
                     state.last_error = ""
+
+    def _back_to_good(self, type_url: str, name: str, refused: str) -> bool:
+        """Whether what was refused has since gone back to what the client accepted before."""
+        version = self.available(type_url)[name].version
+        return version != refused and version == self.types[type_url].good.get(name)
+
+    def warm(self, clusters: Iterable[str]) -> None:
+        """These clusters are being sent: Envoy warms a changed cluster until its endpoints come again, even unchanged ones.
+
+        Without them it waits for ``initial_fetch_timeout`` (15 s) and holds back the ACK of CDS meanwhile.
+        Source: Envoy "Cluster warming"; xDS protocol "Resource warming".
+        """
+        endpoints = self.types.get(ENDPOINT)
+        if endpoints is not None:
+            for name in clusters:
+                if endpoints.known.get(name):
+                    del endpoints.known[name]
 
     def in_order(self) -> list[str]:
         known = [url for url in PUSH_ORDER if url in self.types]
@@ -297,6 +316,8 @@ class DeltaStream(_Stream):
         state.sent_revision = self.current.revision
         for name, resource in chosen.items():
             state.known[name] = resource.version
+        if type_url == CLUSTER:
+            self.warm(chosen)
         return delta_response(type_url, chosen.values(), removed, str(self.current.version), nonce)
 
 
@@ -375,6 +396,7 @@ class SotwStream(_Stream):
             state.held.pop(name, None)
         state.known.update({resource.name: resource.version for resource in chosen})
         if type_url == CLUSTER:
+            self.warm(resource.name for resource in changed)
             state.held = {resource.name: resource for resource in chosen}
         nonce = self.next_nonce(type_url)
         state.pending[nonce] = Sent(

@@ -368,3 +368,33 @@ def test_a_client_that_never_answers_is_sent_each_version_once():
         stream.update(a_set(version, a_resource(ROUTE, "r", "2")))
         sent += len(stream.take())
     assert sent == 2
+
+
+def test_a_changed_cluster_brings_its_endpoints_along_so_that_envoy_need_not_wait_to_warm_it() -> (
+    None
+):
+    stream = DeltaStream(
+        a_set(1, a_resource(CLUSTER, "a"), a_resource(CLUSTER, "b"), a_resource(ENDPOINT, "a"))
+    )
+    client = DeltaClient(stream)
+    client.ask(CLUSTER, "*")
+    client.ask(ENDPOINT, "a", "b")
+    client.settle()
+    stream.update(
+        a_set(2, a_resource(CLUSTER, "a", "2"), a_resource(CLUSTER, "b"), a_resource(ENDPOINT, "a"))
+    )
+    sent = deltas(stream.take())
+    assert [(r.type_url, names(r)) for r in sent] == [(CLUSTER, ["a"]), (ENDPOINT, ["a"])]
+
+
+def test_a_resource_that_goes_back_to_its_good_version_is_no_longer_refused() -> None:
+    stream = DeltaStream(a_set(1, a_resource(CLUSTER, "a"), a_resource(CLUSTER, "b")))
+    client = DeltaClient(stream)
+    client.ask(CLUSTER, "*")
+    client.settle()
+    stream.update(a_set(2, a_resource(CLUSTER, "a"), Resource(CLUSTER, "b", BAD)))
+    client.settle()
+    assert stream.types[CLUSTER].state == "ERROR"
+    stream.update(a_set(3, a_resource(CLUSTER, "a", "2"), a_resource(CLUSTER, "b")))
+    client.settle()
+    assert stream.types[CLUSTER].state == "SYNCED"
