@@ -19,9 +19,9 @@ from windward.config.finding import Finding
 LARGEST_BYTES: Final = 16 * 1024 * 1024
 MOST_NODES: Final = 500_000
 DEEPEST: Final = 60
-_JSON_TAGS: Final = frozenset(
-    f"tag:yaml.org,2002:{name}"
-    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value")
+_TAG: Final = "tag:yaml.org,2002:"
+_SCALAR_TAGS: Final = frozenset(
+    f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value")
 )
 
 
@@ -53,6 +53,14 @@ def parse_documents(text: str, file: str) -> list[Document]:
         documents.append(_broken(file, mark.line + 1 if mark else 1, f"not YAML: {problem}"))
     except RecursionError:
         documents.append(_broken(file, 1, "nested too deeply"))
+    except UnicodeError as error:
+        documents.append(
+            _broken(
+                file,
+                1,
+                f"not text: {error.reason if isinstance(error, UnicodeEncodeError) else error}",
+            )
+        )
     return documents
 
 
@@ -85,6 +93,15 @@ def _items(node: yaml.MappingNode, file: str) -> Iterator[Document]:
                 yield from _from_node(item, file)
 
 
+def _is_json(node: yaml.Node) -> bool:
+    """Whether a node is what its tag says, and one of JSON's types."""
+    if isinstance(node, yaml.MappingNode):
+        return bool(node.tag == f"{_TAG}map")
+    if isinstance(node, yaml.SequenceNode):
+        return bool(node.tag == f"{_TAG}seq")
+    return node.tag in _SCALAR_TAGS
+
+
 class _Reader:
     """Turns nodes into JSON values and notes the line of each."""
 
@@ -103,7 +120,7 @@ class _Reader:
                 )
             return None
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if node.tag not in _JSON_TAGS:
+        if not _is_json(node):
             self.findings.append(
                 Finding(path, "invalid-yaml", f"the tag {node.tag} is not allowed")
             )
@@ -120,11 +137,13 @@ class _Reader:
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[Any, Any]:
         made: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = (
-                self._scalar(key_node)
-                if isinstance(key_node, yaml.ScalarNode)
-                else str(key_node.value)
-            )
+            if not isinstance(key_node, yaml.ScalarNode) or not _is_json(key_node):
+                line = key_node.start_mark.line + 1
+                self.findings.append(
+                    Finding(path, "invalid-yaml", f"a key in line {line} is not text or a number")
+                )
+                continue
+            key = self._scalar(key_node)
             below = f"{path}.{key}" if path else str(key)
             if key in made:
                 line = key_node.start_mark.line + 1
@@ -141,5 +160,9 @@ class _Reader:
             return node.value
         try:
             return self._constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except (
+            yaml.YAMLError,
+            ValueError,
+            LookupError,
+        ):  # PyYAML's own for ``!!bool foo`` and ``!!int ""``
             return node.value

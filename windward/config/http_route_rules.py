@@ -314,8 +314,8 @@ def check_retries(retries: HTTPRetry, report: Report) -> None:
         check_duration(retries.backoff, report.at("backoff"))
     for policy in retries.retry_on.split(",") if retries.retry_on else ():
         name = policy.strip()
-        if name.isdigit():
-            if not 100 <= int(name) <= 599:
+        if name.isascii() and name.isdigit():
+            if len(name) != 3 or not 100 <= int(name) <= 599:
                 report.at("retryOn").error("out-of-range", f"{name} is not an HTTP status")
         elif name not in RETRY_ON:
             report.at("retryOn").error("invalid-value", f"{name!r} is not a retry condition")

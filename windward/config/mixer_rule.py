@@ -149,10 +149,9 @@ def _list_params(params: ListParams, report: Report) -> None:
     if params.caching_use_count < 0:
         report.at("cachingUseCount").error("out-of-range", "must not be negative")
     if params.entry_type is ListEntryType.REGEX:
-        from windward.config.common import check_regex
-
-        for index, pattern in enumerate(params.overrides):
-            check_regex(pattern, report.at("overrides", index))
+        report.at("entryType").error(
+            "not-supported", "REGEX is not supported yet", "list the entries as STRINGS"
+        )
     if params.entry_type is ListEntryType.IP_ADDRESSES:
         from windward.config.hosts import is_cidr_or_ip
 

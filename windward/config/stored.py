@@ -145,14 +145,24 @@ def plan_changes(
     for key in removals:
         entry = present[key]
         assert entry is not None, "callers remove what exists"
-        stored = msgspec.json.decode(entry.value, type=StoredObject)
+        stored = _read(entry, author)
         generation = stored.generation + 1
         operations.append(Remove(store_key(key)))
-        operations.append(_history(key, generation, author, Action.DELETED, (), None))
+        operations.append(
+            _history(key, stored.created_at, generation, author, Action.DELETED, (), None)
+        )
         conditions.append(Unchanged(store_key(key), entry.mod_revision))
         changes.append(Change(key, Action.DELETED, generation))
     transaction = Transaction(tuple(operations), tuple(conditions)) if operations else None
     return Plan(transaction, tuple(changes))
+
+
+def _read(entry: Entry, author: Author) -> StoredObject:
+    """What is stored. A record that cannot be read must not stand in the way of its own mending or removal."""
+    try:
+        return msgspec.json.decode(entry.value, type=StoredObject)
+    except msgspec.DecodeError:
+        return StoredObject(generation=entry.version, created_at=author.when, object={})
 
 
 def _upsert(
@@ -162,7 +172,7 @@ def _upsert(
     if entry is None:
         generation, created, before = 1, author.when, None
     else:
-        stored = msgspec.json.decode(entry.value, type=StoredObject)
+        stored = _read(entry, author)
         if stored.object == raw:
             return Change(item.key, Action.UNCHANGED, stored.generation), []
         generation, created, before = stored.generation + 1, stored.created_at, stored.object
@@ -173,12 +183,13 @@ def _upsert(
         )
     action = Action.CREATED if before is None else Action.CONFIGURED
     changed = tuple(sorted(differing_paths(before, raw))) if before is not None else ()
-    history = _history(item.key, generation, author, action, changed, raw)
+    history = _history(item.key, created, generation, author, action, changed, raw)
     return Change(item.key, action, generation), [Write(store_key(item.key), value), history]
 
 
 def _history(
     key: ObjectKey,
+    created: datetime,
     generation: int,
     author: Author,
     action: Action,
@@ -193,7 +204,8 @@ def _history(
         changed=changed,
         object=raw,
     )
-    path = history_key(key.group, key.kind, key.namespace, key.name, generation)
+    created_ms = int(created.timestamp() * 1000)
+    path = history_key(key.group, key.kind, key.namespace, key.name, created_ms, generation)
     return Write(path, msgspec.json.encode(record))
 
 

@@ -11,6 +11,7 @@ from msgspec import Meta
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _UNIT_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_DURATION_S: Final = 315_576_000_000.0
+LONGEST_DURATION_TEXT: Final = 64
 """Of google.protobuf.Duration: about 10,000 years."""
 
 
@@ -30,6 +31,8 @@ class Duration(float):
 
 def parse_duration(text: str) -> Duration:
     """Raises ValueError for anything but numbers with units, and beyond protobuf's range."""
+    if len(text) > LONGEST_DURATION_TEXT:
+        raise ValueError(f"a duration has at most {LONGEST_DURATION_TEXT} characters")
     sign, body = (-1, text[1:]) if text.startswith("-") else (1, text)
     parts = _PART.findall(body)
     if body == "0":

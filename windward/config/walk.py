@@ -9,6 +9,7 @@ It never raises for any JSON.
 from __future__ import annotations
 
 import math
+import re
 import types
 from difflib import get_close_matches
 from enum import Enum
@@ -23,6 +24,8 @@ from windward.config.types import Duration, parse_duration
 LONGEST_TEXT: Final = 1_100_000
 DEEPEST: Final = 40
 MOST_ELEMENTS: Final = 20_000
+LARGEST_NUMBER: Final = 2**64
+_DIGITS: Final = re.compile(r"[0-9]{1,20}")
 
 BAD: Final = object()
 """Stands for a value that could not be made; its finding is in the report."""
@@ -126,7 +129,7 @@ def _walk_map(key_hint: Any, hint: Any, raw: Any, report: Report, depth: int) ->
         entry = report.key(key)
         good_key: Any = str(key)
         if key_hint is not str:
-            if isinstance(key, bool) or not str(key).isdigit():
+            if isinstance(key, bool) or not _DIGITS.fullmatch(str(key)):
                 entry.error("wrong-type", f"the key must be a number, is {key!r}")
                 bad = True
                 continue
@@ -176,6 +179,9 @@ def _walk_scalar(hint: type, raw: Any, bounds: msgspec.Meta | None, report: Repo
         report.error("wrong-type", f"must be true or false, is {name_of(raw)}")
         return BAD
     good = isinstance(raw, int) and not isinstance(raw, bool)
+    if good and abs(raw) > LARGEST_NUMBER:
+        report.error("out-of-range", "must be a number of 64 bits")
+        return BAD
     if hint is float:
         good = (good or isinstance(raw, float)) and math.isfinite(raw)
         if good:

@@ -16,9 +16,11 @@ def config_key(group: str, kind: str, namespace: str, name: str) -> str:
     return f"{CONFIG}{group}/{kind}/{namespace}/{name}"
 
 
-def history_key(group: str, kind: str, namespace: str, name: str, generation: int) -> str:
-    """Generations are padded so that keys sort as numbers."""
-    return f"{HISTORY}{group}/{kind}/{namespace}/{name}/{generation:012d}"
+def history_key(
+    group: str, kind: str, namespace: str, name: str, created_ms: int, generation: int
+) -> str:
+    """Numbers are padded so that keys sort as numbers; an object deleted and made again begins anew at generation 1."""
+    return f"{HISTORY}{group}/{kind}/{namespace}/{name}/{created_ms:015d}-{generation:012d}"
 
 
 def endpoint_key(namespace: str, name: str) -> str:

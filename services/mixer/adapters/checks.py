@@ -29,7 +29,9 @@ Check = Callable[[Any], Verdict]
 
 def denier(params: DenierParams) -> Check:
     status = params.status
-    code = status.code if status else FAILED_PRECONDITION
+    code = (
+        status.code if status else OK
+    ) or FAILED_PRECONDITION  # a denier that says OK denies all the same
     verdict = Verdict(code, (status.message if status else "") or "denied by the mesh's policy")
     return lambda _: verdict
 
@@ -51,11 +53,18 @@ def list_checker(params: ListParams) -> Check:
     return check
 
 
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address that came as ``::ffff:10.0.0.1`` is 10.0.0.1: a list must not be passed by another spelling."""
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
 def _membership(params: ListParams) -> Callable[[str], bool]:
     match params.entry_type:
         case ListEntryType.IP_ADDRESSES:
             networks = [ipaddress.ip_network(entry, strict=False) for entry in params.overrides]
-            return lambda text: any(ipaddress.ip_address(text) in network for network in networks)
+            return lambda text: any(_address(text) in network for network in networks)
         case ListEntryType.CASE_INSENSITIVE_STRINGS:
             folded = {entry.upper() for entry in params.overrides}
             return lambda text: text.upper() in folded

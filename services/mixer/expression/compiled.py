@@ -13,7 +13,7 @@ import ast
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from services.mixer.attributes.vocabulary import VOCABULARY, ValueType
@@ -53,9 +53,10 @@ def _ip(text: str) -> Any:
 
 def _timestamp(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise EvaluationError(f"could not convert {text!r} to a timestamp") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _match(text: str, pattern: str) -> bool:
@@ -153,7 +154,15 @@ def _expect(node: Call, index: int, wanted: ValueType) -> ast.expr:
 
 def _logic(node: Call) -> tuple[ValueType, ast.expr]:
     operator: ast.boolop = ast.And() if node.function == "LAND" else ast.Or()
-    return BOOL, ast.BoolOp(operator, [_expect(node, 0, BOOL), _expect(node, 1, BOOL)])
+    operands = []
+    for index, operand in enumerate(_chain(node)):
+        kind, tree = _build(operand)
+        if kind is not BOOL:
+            raise ExpressionError(
+                f"{node.function} arg {index + 1} must be {BOOL.value}, is {kind.value}"
+            )
+        operands.append(tree)
+    return BOOL, ast.BoolOp(operator, operands)
 
 
 def _comparison(node: Call) -> tuple[ValueType, ast.expr]:
@@ -168,33 +177,40 @@ def _comparison(node: Call) -> tuple[ValueType, ast.expr]:
 
 def _alternative(node: Call) -> tuple[ValueType, ast.expr]:
     """``a | b | c``: the first that is there; the last is evaluated as it stands."""
-    options: list[Node] = []
-    rest: Node = node
-    while isinstance(rest, Call) and rest.function == "OR":
-        options.insert(0, rest.arguments[1])
-        rest = rest.arguments[0]
-    options.insert(0, rest)
-    kind, last = _build(options[-1])
-    tree: ast.expr = last
+    options = _chain(node)
+    kind, tree = _build(options[-1])
     for option in reversed(options[:-1]):
-        other, _ = _build(option)
+        other, value = _optional(option)
         if other is not kind:
             raise ExpressionError(
                 f"both sides of | must be of one type, not {other.value} and {kind.value}"
             )
-        tree = _helper("_or", _thunk(_optional(option)), _thunk(tree))
+        tree = _helper("_or", _thunk(value), _thunk(tree))
     return kind, tree
 
 
-def _optional(node: Node) -> ast.expr:
+def _chain(node: Call) -> list[Node]:
+    """The operands of ``a op b op c``, which parses as ``(a op b) op c``."""
+    operands: list[Node] = []
+    rest: Node = node
+    while isinstance(rest, Call) and rest.function == node.function:
+        _arity(rest, 2)
+        operands.append(rest.arguments[1])
+        rest = rest.arguments[0]
+    return [rest, *reversed(operands)]
+
+
+def _optional(node: Node) -> tuple[ValueType, ast.expr]:
     """The value, or ABSENT for an absent attribute or map key; anything else as it stands."""
     if isinstance(node, Attribute):
-        return _helper("_find", ast.Constant(node.name))
+        return _attribute_type(node.name), _helper("_find", ast.Constant(node.name))
     if isinstance(node, Call) and node.function == "INDEX":
-        target = node.arguments[0]
-        _, key = _index_parts(node)
-        return _helper("_find_key", _optional(target), key)
-    return _build(node)[1]
+        _arity(node, 2)
+        kind, target = _optional(node.arguments[0])
+        if kind is not MAP:
+            raise ExpressionError(f"INDEX arg 1 must be {MAP.value}, is {kind.value}")
+        return STRING, _helper("_find_key", target, _expect(node, 1, STRING))
+    return _build(node)
 
 
 def _thunk(body: ast.expr) -> ast.Lambda:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 LONGEST = 4096
 DEEPEST = 60
+"""Levels of brackets, arguments and signs; and of operators on one another, chains of one and the same ``&&`` or
+``||`` counting once. What compiles an expression is recursive: this is what bounds it."""
 PRECEDENCE = {
     "||": 1, "&&": 2, "==": 3, "!=": 3, "<": 3, "<=": 3, ">": 3, ">=": 3,
     "+": 4, "-": 4, "|": 4, "^": 4, "*": 5, "/": 5, "%": 5,
@@ -72,7 +74,25 @@ def parse(text: str) -> Node:
     node = parser.expression(1, 0)
     if parser.peek() is not None:
         raise parser.unexpected()
+    _check_levels(node)
     return node
+
+
+def _check_levels(root: Node) -> None:
+    waiting: list[tuple[Node, int]] = [(root, 0)]
+    while waiting:
+        node, level = waiting.pop()
+        if level > DEEPEST:
+            raise ExpressionError(f"nested deeper than {DEEPEST} levels")
+        if isinstance(node, Call):
+            for index, argument in enumerate(node.arguments):
+                chained = (
+                    index == 0
+                    and node.function in {"LAND", "LOR"}
+                    and isinstance(argument, Call)
+                    and argument.function == node.function
+                )
+                waiting.append((argument, level if chained else level + 1))
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -118,6 +138,8 @@ class _Parser:
         return left
 
     def _unary(self, depth: int) -> Node:
+        if depth > DEEPEST:
+            raise ExpressionError(f"nested deeper than {DEEPEST} levels")
         token = self.peek()
         if token is not None and token.text in {"!", "-"}:
             self._at += 1

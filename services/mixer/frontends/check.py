@@ -8,6 +8,7 @@ Source: envoy/service/auth/v3/external_auth.proto, attribute_context.proto.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 import grpc
@@ -88,7 +89,7 @@ def attributes(
         "request.headers": dict(http.headers),
         "request.useragent": http.headers.get("user-agent", ""),
         "request.size": max(http.size, 0),
-        "request.time": given.request.time.ToDatetime(),
+        "request.time": given.request.time.ToDatetime(UTC),
         "connection.mtls": bool(given.source.principal),
     }
     _peer(bag, "source", given.source, workloads)

@@ -104,6 +104,11 @@ def compile_rules(objects: Iterable[ConfigObject[Any]]) -> RuleSet:
         except (ExpressionError, LookupError) as error:
             problems.append(f"{rule.key}: {error}")
             continue
+        except (
+            Exception
+        ) as error:  # one rule, whatever is wrong with it, never takes the others along
+            problems.append(f"{rule.key}: cannot be compiled: {type(error).__name__}: {error}")
+            continue
         if compiled.checks:
             rules.append(compiled)
     return RuleSet(tuple(rules), tuple(problems))

@@ -19,13 +19,16 @@ def test_areas_lie_below_the_root_and_never_below_one_another():
 
 def test_paths():
     assert keys.config_key("g", "K", "ns", "n") == "/windward/v1/config/g/K/ns/n"
-    assert keys.history_key("g", "K", "ns", "n", 7) == "/windward/v1/history/g/K/ns/n/000000000007"
+    assert (
+        keys.history_key("g", "K", "ns", "n", 1_700_000_000_000, 7)
+        == "/windward/v1/history/g/K/ns/n/001700000000000-000000000007"
+    )
     assert keys.endpoint_key("ns", "n") == "/windward/v1/endpoints/ns/n"
 
 
 @given(st.integers(0, 10**12 - 1), st.integers(0, 10**12 - 1))
 def test_generations_sort_as_numbers(one: int, other: int):
-    paths = [keys.history_key("g", "K", "ns", "n", generation) for generation in (one, other)]
+    paths = [keys.history_key("g", "K", "ns", "n", 1, generation) for generation in (one, other)]
     assert (paths[0] < paths[1]) == (one < other)
 
 

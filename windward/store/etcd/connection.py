@@ -93,6 +93,7 @@ class Connection:
     async def log_in(self) -> None:
         """Get a token for the configured user. Raises Denied when it is refused."""
         request = wire.AuthenticateRequest(name=self._user, password=self._password)
+        endpoint = self.endpoint
         call = self.channel().unary_unary(
             "/etcdserverpb.Auth/Authenticate",
             request_serializer=wire.AuthenticateRequest.SerializeToString,
@@ -102,6 +103,7 @@ class Connection:
             response = await call(request, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             if error.code() in TRANSIENT:
+                self.rotate(endpoint)
                 raise Interrupted from error
             raise Denied(f"etcd refuses user {self._user!r}: {error.details()}") from error
         self._token = response.token

@@ -74,9 +74,9 @@ class EtcdStore:
                     "/etcdserverpb.KV/Txn", request, wire.TxnResponse
                 )
             except Interrupted as error:
-                if not transaction.conditions:
+                if not _guards_itself(transaction):
                     raise Uncertain(
-                        "the connection to etcd broke while an unconditional write was under way"
+                        "the connection to etcd broke while a write was under way that cannot be repeated safely"
                     ) from error
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
                 pause_s = min(pause_s * 2, 1.0)
@@ -168,6 +168,12 @@ class EtcdStore:
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+def _guards_itself(transaction: Transaction) -> bool:
+    """Whether the transaction, once applied, fails its own condition: only then may it be sent again."""
+    written = {operation.key for operation in transaction.operations}
+    return any(isinstance(c, Unchanged) and c.key in written for c in transaction.conditions)
 
 
 def range_end(prefix: bytes) -> bytes:
