@@ -231,3 +231,13 @@ def test_no_text_raises_and_each_document_is_an_object_or_says_why_not(text: str
     for made in parse_documents(text, "f"):
         assert (made.raw is None) == bool(made.findings)
         assert made.line >= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!seq 1\n", "a: !!map [1]\n", "a: !!str [1]\n", "? [1, 2]\n: 3\n", "!!binary a: 1\n"],
+)
+def test_a_value_that_is_not_what_its_tag_says_is_a_finding(text: str) -> None:
+    (made,) = parse_documents(text, "f")
+    assert made.raw is None
+    assert made.findings

@@ -83,3 +83,8 @@ def test_a_spec_has_json_names_is_frozen_and_takes_no_other_field() -> None:
         made.max_age = 4  # type: ignore[misc]
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"max_age": 3}, _Sample)
+
+
+def test_a_duration_of_any_length_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="characters"):
+        parse_duration("1s" * 100_000)

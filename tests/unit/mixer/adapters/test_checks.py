@@ -91,3 +91,14 @@ def test_a_network_holds_the_addresses_that_share_its_prefix(network, bits, addr
     check = a_list(f"{network}/{bits}", kind=ListEntryType.IP_ADDRESSES)
     shared = (int(network) ^ int(address)) >> (32 - bits) == 0
     assert (check(str(address)).code == 0) is shared
+
+
+def test_a_denier_whose_status_is_ok_denies_all_the_same() -> None:
+    assert denier(DenierParams(status=Status(code=0)))(None).code == 9
+
+
+def test_an_ipv4_address_in_ipv6_spelling_meets_an_ipv4_list() -> None:
+    params = ListParams(
+        overrides=("10.0.0.0/8",), entry_type=ListEntryType.IP_ADDRESSES, blacklist=True
+    )
+    assert list_checker(params)("::ffff:10.1.2.3").code == 7

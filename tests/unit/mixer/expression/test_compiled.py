@@ -209,3 +209,33 @@ def test_evaluating_leaves_the_bag_as_it_was():
     before = {**BAG, "request.headers": dict(BAG["request.headers"])}  # type: ignore[call-overload]
     value('request.headers["absent"] | request.method | "x"')
     assert before == BAG
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!" * 500 + "true",
+        "-" * 500 + "1",
+        "(" * 500 + "true" + ")" * 500,
+        "1" + " + 1" * 500,
+        '"a"' + ' | "a"' * 500,
+    ],
+)
+def test_an_expression_that_is_too_deep_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ExpressionError, match="deeper than"):
+        compile_expression(text)
+
+
+def test_a_long_chain_of_conditions_is_one_level() -> None:
+    assert compile_expression(" || ".join(["false"] * 400 + ["true"])).evaluate({}) is True
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    assert value('request.time == timestamp("2026-03-01T12:00:00")') is True
+
+
+def test_nested_alternatives_are_compiled_once_each() -> None:
+    text = "request.host"
+    for _ in range(18):
+        text = f'(({text} | "d") + "c")'
+    assert compile_expression(text).evaluate(BAG) == "catalog" + "c" * 18
