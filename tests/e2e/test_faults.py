@@ -41,6 +41,10 @@ spec:
   http:
   - route: [{destination: {host: catalog.bookshop.svc.cluster.local, port: {number: 9080}}}]
 """
+# What the killed proxy had in hand is a reset, and what a proxy without its application answers is a 503.
+RETRIED = (
+    TO_CATALOG + "    retries: {attempts: 5, retryOn: 'connect-failure,refused-stream,reset,503'}\n"
+)
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ async def test_a_killed_workload_receives_no_request_and_no_request_fails(
     folder: Path, twins: Path
 ):
     async with running(folder / "run", twins, options=Options(endpoint_ttl_s=3.0)) as shop, shop:
-        await shop.apply(TO_CATALOG)
+        await shop.apply(RETRIED)
         stop = asyncio.Event()
         loading = asyncio.create_task(shop.load("/books/1", 100, stop))
 

@@ -126,9 +126,12 @@ def _action(
     item: HTTPRoute, match: HTTPMatchRequest | None, context: RouteContext
 ) -> route.RouteAction:
     timeout = duration(float(item.timeout or 0))
+    # With `max_stream_duration` present Envoy's router no longer looks at `timeout`: both say the same.
     action = route.RouteAction(
         timeout=timeout,
-        max_stream_duration=route.RouteAction.MaxStreamDuration(grpc_timeout_header_max=timeout),
+        max_stream_duration=route.RouteAction.MaxStreamDuration(
+            max_stream_duration=timeout, grpc_timeout_header_max=timeout
+        ),
         cluster_not_found_response_code=route.RouteAction.SERVICE_UNAVAILABLE,
     )
     _destinations(action, item, context)

@@ -80,6 +80,7 @@ def test_timeouts_are_off_unless_asked_for():
     assert one({"route": [DEST]}).route.timeout.ToMilliseconds() == 0
     made = one({"route": [DEST], "timeout": "1500ms"}).route
     assert made.timeout.ToMilliseconds() == 1500
+    assert made.max_stream_duration.max_stream_duration.ToMilliseconds() == 1500
     assert made.max_stream_duration.grpc_timeout_header_max.ToMilliseconds() == 1500
 
 

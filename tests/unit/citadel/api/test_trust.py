@@ -1,0 +1,150 @@
+"""TrustService: tokens for the administrator alone, the bundle for everyone."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from services.citadel.api.trust import LONGEST_TTL_S, MOST_USES, TrustService
+from services.citadel.authn import tokens
+from services.citadel.authority.root import Root, load_or_create
+from tests.unit.citadel.callers import Caller
+from windward.api.trust.v1 import trust_pb2
+from windward.identity.names import ADMIN_ACCOUNT, PILOT_ACCOUNT, ROOT_NAMESPACE
+from windward.identity.spiffe_id import SpiffeId, workload_id
+from windward.rpc.errors import RefusedError
+from windward.store.memory import MemoryStore
+
+ADMINISTRATOR = workload_id("cluster.local", ROOT_NAMESPACE, ADMIN_ACCOUNT)
+ALICE = workload_id("cluster.local", "shop", "alice")
+
+
+class Trust:
+    def __init__(self, store: MemoryStore, root: Root) -> None:
+        self.store = store
+        self.root = root
+        self.stopping = asyncio.Event()
+        self._served = TrustService(store, root, "cluster.local", self.stopping)
+
+    async def token(
+        self, caller: Caller, identity: str = str(ALICE), ttl_s: int = 0, uses: int = 0
+    ) -> trust_pb2.CreateJoinTokenResponse:
+        request = trust_pb2.CreateJoinTokenRequest(identity=identity, max_uses=uses)
+        if ttl_s:
+            request.ttl.seconds = ttl_s
+        context = cast("grpc.aio.ServicerContext[Any, Any]", caller)
+        return await self._served.CreateJoinToken(request, context)
+
+    async def refusal(self, caller: Caller, *arguments: Any) -> RefusedError:
+        with pytest.raises(RefusedError) as caught:
+            await self.token(caller, *arguments)
+        assert (await self.store.list(tokens.TOKENS)).entries == ()
+        return caught.value
+
+    def bundles(self) -> Any:
+        context = cast("grpc.aio.ServicerContext[Any, Any]", Caller())
+        return self._served.WatchTrustBundle(trust_pb2.WatchTrustBundleRequest(), context)
+
+
+@pytest.fixture
+async def trust() -> Trust:
+    store = MemoryStore()
+    now = datetime.now(UTC)
+    return Trust(
+        store, await load_or_create(store, b"k" * 32, "cluster.local", 86_400, lambda: now)
+    )
+
+
+async def test_a_token_becomes_what_it_was_made_for_once(trust: Trust):
+    made = await trust.token(Caller(ADMINISTRATOR))
+    assert await tokens.redeem(trust.store, made.token) == ALICE
+    assert await tokens.redeem(trust.store, made.token) is None
+
+
+async def test_as_often_as_asked(trust: Trust):
+    made = await trust.token(Caller(ADMINISTRATOR), str(ALICE), 60, 3)
+    found = [await tokens.redeem(trust.store, made.token) for _ in range(4)]
+    assert found == [ALICE] * 3 + [None]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(0, 600), (1, 1), (LONGEST_TTL_S, LONGEST_TTL_S)])
+async def test_it_says_when_it_ends(trust: Trust, asked: int, expected: int):
+    before = datetime.now(UTC)
+    made = await trust.token(Caller(ADMINISTRATOR), str(ALICE), asked)
+    ends = made.expires_at.ToDatetime(UTC)
+    after = datetime.now(UTC)
+    assert before.timestamp() + expected - 0.001 <= ends.timestamp() <= after.timestamp() + expected
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        ALICE,
+        workload_id("cluster.local", ROOT_NAMESPACE, PILOT_ACCOUNT),
+        workload_id("cluster.local", "shop", ADMIN_ACCOUNT),
+        workload_id("other.example", ROOT_NAMESPACE, ADMIN_ACCOUNT),
+        SpiffeId.parse(f"{ADMINISTRATOR}/more"),
+    ],
+)
+async def test_others_than_the_administrator_are_denied(trust: Trust, identity: SpiffeId):
+    refused = await trust.refusal(Caller(identity))
+    assert refused.code is grpc.StatusCode.PERMISSION_DENIED
+    assert str(ADMINISTRATOR) in refused.message
+
+
+async def test_a_caller_without_a_certificate_is_nobody(trust: Trust):
+    for caller in (Caller(), Caller(ADMINISTRATOR, ALICE), Caller(b"\xff")):
+        assert (await trust.refusal(caller)).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        "",
+        "alice",
+        "spiffe://cluster.local",
+        "spiffe://cluster.local/alice",
+        "spiffe://cluster.local/ns/shop/sa/alice/more",
+        "spiffe://cluster.local/ns/shop/sa/alice,evil",
+        "spiffe://cluster.local/ns/shop/sa/",
+        "spiffe://other.example/ns/shop/sa/alice",
+        "spiffe://cluster.local/ns/shop/sa/alice\0",
+    ],
+)
+async def test_identities_that_no_workload_has(trust: Trust, identity: str):
+    refused = await trust.refusal(Caller(ADMINISTRATOR), identity)
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.message.startswith("identity: ")
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "uses", "named"),
+    [
+        (-1, 1, "ttl"),
+        (LONGEST_TTL_S + 1, 1, "ttl"),
+        (2**40, 1, "ttl"),
+        (60, MOST_USES + 1, "max_uses"),
+        (60, 2**32 - 1, "max_uses"),
+    ],
+)
+async def test_bounds(trust: Trust, ttl_s: int, uses: int, named: str):
+    refused = await trust.refusal(Caller(ADMINISTRATOR), str(ALICE), ttl_s, uses)
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.message.startswith(f"{named}: ")
+
+
+async def test_the_bundle_comes_at_once_and_the_stream_ends_with_the_server(trust: Trust):
+    stream = trust.bundles()
+    bundle = await anext(stream)
+    assert bundle.trust_domain == "cluster.local"
+    assert bundle.roots_pem.encode() == trust.root.pem
+    assert bundle.sequence > 0
+    waiting = asyncio.ensure_future(anext(stream, None))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    trust.stopping.set()
+    assert await waiting is None
