@@ -13,14 +13,24 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from windward import __version__
 from windward.settings import SettingsError, load
 
-S = TypeVar("S", bound=msgspec.Struct)
+
+class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of every service, beside its own."""
+
+    log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
+    ports_file: Annotated[str, Meta(description="write the ports in use there, as JSON")] = ""
+    otlp_endpoint: Annotated[str, Meta(description="OTLP/HTTP endpoint for traces")] = ""
+
+
+S = TypeVar("S", bound=ProcessSettings)
 
 
 class FatalError(Exception):
@@ -56,10 +66,7 @@ def run(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a service to its end; returns the exit status.
-
-    The settings Struct has ``log_level``, ``ports_file`` and ``otlp_endpoint`` beside the service's own fields.
-    """
+    """Run a service to its end; returns the exit status."""
     service = program.removeprefix("windward-")
     try:
         settings = load(
@@ -95,15 +102,13 @@ def _first(error: BaseException) -> BaseException:
 async def _run(service: str, settings: S, serve: Callable[[S, Lifecycle], Awaitable[None]]) -> int:
     from windward.telemetry import logging, tracing
 
-    level = getattr(settings, "log_level", "info")
+    level = settings.log_level
     if level not in logging.LEVELS:
         raise SettingsError(f"--log-level {level}: one of {', '.join(logging.LEVELS)}")
     logging.configure(service, level)
-    endpoint = getattr(settings, "otlp_endpoint", "") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", ""
-    )
+    endpoint = settings.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     flush_traces = tracing.configure(f"windward-{service}", endpoint)
-    lifecycle = Lifecycle(getattr(settings, "ports_file", ""))
+    lifecycle = Lifecycle(settings.ports_file)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lifecycle.stopping.set)

@@ -22,7 +22,8 @@ from services.agent.sds.server import SecretServer
 from services.agent.settings import Settings
 from services.agent.status.routes import status_routes
 from services.agent.xds_proxy.proxy import XdsProxy
-from windward.client.certificates import CertificateKeeper, Enrolment, RefusedByCitadel
+from windward.client.certificates import CertificateKeeper, Enrolment
+from windward.client.enrolment import enrolled
 from windward.identity.certificate import load_chain
 from windward.identity.names import CONTROL_PLANE_DNS, PILOT_ACCOUNT
 from windward.identity.spiffe_id import SpiffeIdError, workload_id
@@ -30,7 +31,7 @@ from windward.process import FatalError, Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.channel import ChannelSource
 from windward.rpc.errors import ErrorInterceptor
-from windward.rpc.http import serve_http
+from windward.rpc.http import Routes, http_at
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import new_registry
 
@@ -64,24 +65,13 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     except ValueError as error:
         raise FatalError(f"--admin-address {settings.admin_address}: must be host:port") from error
     agent = _Agent(settings, lifecycle, keeper, admin)
-    http = await agent.listen_status()
-    async with asyncio.TaskGroup() as group:
-        stop = group.create_task(lifecycle.stopping.wait())
-        first = group.create_task(_first(keeper))
-        await asyncio.wait({stop, first}, return_when=asyncio.FIRST_COMPLETED)
-        if not first.done():
-            first.cancel()
-            return
-        first.result()
-        await agent.run(group, binary, stop)
-    http.close()
-
-
-async def _first(keeper: CertificateKeeper) -> None:
-    try:
-        await keeper.first()
-    except RefusedByCitadel as error:
-        raise FatalError(str(error)) from error
+    async with http_at(
+        settings.status_address, agent.status_routes(), setting="--status-address"
+    ) as port:
+        lifecycle.listening(status=port)
+        if await enrolled(keeper, lifecycle.stopping):
+            async with asyncio.TaskGroup() as group:
+                await agent.run(group, binary)
 
 
 class _Agent:
@@ -108,19 +98,10 @@ class _Agent:
             registry=self._registry,
         )
 
-    async def listen_status(self) -> asyncio.Server:
-        host, _, port = self._settings.status_address.rpartition(":")
-        routes = status_routes(
+    def status_routes(self) -> Routes:
+        return status_routes(
             self._admin, self._registry, self.not_ready, self._lifecycle.stopping.set
         )
-        try:
-            http = await serve_http(host, int(port), routes)
-        except (OSError, ValueError) as error:
-            raise FatalError(
-                f"--status-address {self._settings.status_address}: {error}"
-            ) from error
-        self._lifecycle.listening(status=http.sockets[0].getsockname()[1])
-        return http
 
     async def not_ready(self) -> str:
         if not self._started:
@@ -134,7 +115,7 @@ class _Agent:
             else ""
         )
 
-    async def run(self, group: asyncio.TaskGroup, binary: str, stop: asyncio.Task[bool]) -> None:
+    async def run(self, group: asyncio.TaskGroup, binary: str) -> None:
         settings, source = self._settings, self._keeper.source
         pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
         channels = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
@@ -164,7 +145,7 @@ class _Agent:
         envoy = EnvoyProcess(settings, binary, text, self._admin)
         supervision = group.create_task(envoy.run())
         self._started = True
-        await stop
+        await self._lifecycle.stopping.wait()
         log.info("agent.draining")
         if self._registration is not None:
             registering.cancel()

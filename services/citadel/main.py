@@ -15,6 +15,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
+
 from services.citadel import metrics
 from services.citadel.api.certificates import CertificateService
 from services.citadel.api.trust import TrustService
@@ -34,9 +36,9 @@ from windward.process import FatalError, Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.credentials import TlsMaterial, TlsSource
 from windward.rpc.errors import ErrorInterceptor
-from windward.rpc.http import serve_http
+from windward.rpc.http import http_at
 from windward.store.errors import StoreError, Unavailable
-from windward.store.open import open_store
+from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import metrics_routes
@@ -54,21 +56,40 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     try:
         check_trust_domain(settings.trust_domain)
         key = load_or_make_key(Path(settings.kek_file))
-        store = open_store(settings.store)
     except (SealingError, SpiffeIdError, ValueError, OSError) as error:
         raise FatalError(str(error)) from error
     state = "waiting for the store"
-    host, _, port = settings.metrics_address.rpartition(":")
-    try:
-        http = await serve_http(host, int(port), metrics_routes(metrics.REGISTRY, lambda: state))
-    except (OSError, ValueError) as error:
-        raise FatalError(f"--metrics-address {settings.metrics_address}: {error}") from error
-    root = await _root(settings, store, key, lifecycle)
-    if root is None:
-        return
-    metrics.ROOT_EXPIRY.set(root.issuer.certificate.not_valid_after_utc.timestamp())
+    routes = metrics_routes(metrics.REGISTRY, lambda: state)
+    async with (
+        store_at(settings.store) as store,
+        http_at(settings.metrics_address, routes, setting="--metrics-address") as metrics_port,
+    ):
+        root = await _root(settings, store, key, lifecycle)
+        if root is None:
+            return
+        metrics.ROOT_EXPIRY.set(root.issuer.certificate.not_valid_after_utc.timestamp())
+        own = TlsSource(_own_material(root, settings.trust_domain))
+        server = _server(settings, lifecycle, store, root)
+        health = servers.add_standard_services(server, SERVICES)
+        tls = servers.listen_tls(server, settings.tls_address, own, setting="--tls-address")
+        mtls = servers.listen_mtls(server, settings.mtls_address, own, setting="--mtls-address")
+        await server.start()
+        await servers.set_serving(health, SERVICES)
+        await _write_bootstrap(settings, store, root)
+        lifecycle.listening(tls=tls, mtls=mtls, metrics=metrics_port)
+        log.info("citadel.ready", tls=settings.tls_address, mtls=settings.mtls_address)
+        state = ""
+        async with asyncio.TaskGroup() as group:
+            renewal = group.create_task(_renew(own, root, settings.trust_domain))
+            await lifecycle.stopping.wait()
+            renewal.cancel()
+        await health.enter_graceful_shutdown()
+        await server.stop(DRAIN_S)
+
+
+def _server(settings: Settings, lifecycle: Lifecycle, store: Store, root: Root) -> grpc.aio.Server:
+    """Every service of Citadel's own, on no port yet."""
     policy = Policy(settings.default_ttl, settings.max_ttl, settings.csr_mode == "strict")
-    own = TlsSource(_own_material(root, settings.trust_domain))
     server = servers.new_server(interceptors=[ErrorInterceptor()])
     ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(
         CertificateService(store, root, policy, settings.trust_domain, _now), server
@@ -76,23 +97,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     trust_pb2_grpc.add_TrustServiceServicer_to_server(
         TrustService(store, root, settings.trust_domain, lifecycle.stopping), server
     )
-    health = servers.add_standard_services(server, SERVICES)
-    tls = servers.listen_tls(server, settings.tls_address, own, setting="--tls-address")
-    mtls = servers.listen_mtls(server, settings.mtls_address, own, setting="--mtls-address")
-    await server.start()
-    await servers.set_serving(health, SERVICES)
-    await _write_bootstrap(settings, store, root)
-    lifecycle.listening(tls=tls, mtls=mtls, metrics=http.sockets[0].getsockname()[1])
-    log.info("citadel.ready", tls=settings.tls_address, mtls=settings.mtls_address)
-    state = ""
-    async with asyncio.TaskGroup() as group:
-        renewal = group.create_task(_renew(own, root, settings.trust_domain))
-        await lifecycle.stopping.wait()
-        renewal.cancel()
-    await health.enter_graceful_shutdown()
-    await server.stop(DRAIN_S)
-    http.close()
-    await store.close()
+    return server
 
 
 async def _root(settings: Settings, store: Store, key: bytes, lifecycle: Lifecycle) -> Root | None:

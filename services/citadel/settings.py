@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from windward.identity.names import TRUST_DOMAIN
+from windward.process import ProcessSettings
 from windward.settings import Seconds
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(ProcessSettings, frozen=True, kw_only=True):
     store: Annotated[str, Meta(description="etcd://host:port[,host:port], or memory: for tests")]
     kek_file: Annotated[
         str, Meta(description="key-encryption key, 32 random bytes; made (0600) if absent")
@@ -47,9 +47,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="override: a request's names are ignored; strict: they must be the caller's"
         ),
     ] = "override"
-    log_level: Annotated[str, Meta(description="debug, info, warning or error")] = "info"
-    ports_file: Annotated[str, Meta(description="write the ports in use there, as JSON")] = ""
-    otlp_endpoint: Annotated[str, Meta(description="OTLP/HTTP endpoint for traces")] = ""
 
     def __post_init__(self) -> None:
         if self.default_ttl > self.max_ttl:

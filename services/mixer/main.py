@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Any
 
 from envoy.service.accesslog.v3 import als_pb2_grpc
@@ -22,17 +21,17 @@ from services.mixer.frontends.check import CheckService
 from services.mixer.frontends.report import ReportService
 from services.mixer.runtime.rules import RuleSet, compile_rules
 from services.mixer.settings import Settings
-from windward.client.certificates import CertificateKeeper, Enrolment, RefusedByCitadel
+from windward.client.certificates import CertificateKeeper
+from windward.client.enrolment import control_plane_enrolment, enrolled
 from windward.config.feed import follow_config
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.registry import MIXER
-from windward.identity.names import MIXER_ACCOUNT, ROOT_NAMESPACE
-from windward.identity.spiffe_id import workload_id
-from windward.process import FatalError, Lifecycle, run
+from windward.identity.names import MIXER_ACCOUNT
+from windward.process import Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.errors import ErrorInterceptor
-from windward.rpc.http import serve_http
-from windward.store.open import open_store
+from windward.rpc.http import http_at
+from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import metrics_routes
@@ -66,81 +65,54 @@ class Policy:
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
-    try:
-        store = open_store(settings.store)
-    except (ValueError, OSError) as error:
-        raise FatalError(str(error)) from error
     policy, workloads = Policy(), Workloads()
     state = "waiting for a certificate from Citadel"
-    host, _, port = settings.metrics_address.rpartition(":")
     routes = metrics_routes(
         metrics.REGISTRY, lambda: state or ("" if policy.ready.is_set() else "reading the store")
     )
-    try:
-        http = await serve_http(host, int(port), routes)
-    except (OSError, ValueError) as error:
-        raise FatalError(f"--metrics-address {settings.metrics_address}: {error}") from error
-    keeper = CertificateKeeper(
-        Enrolment(
-            identity=workload_id(settings.trust_domain, ROOT_NAMESPACE, MIXER_ACCOUNT),
-            tls_address=settings.citadel_address,
-            mtls_address=settings.citadel_mtls_address,
-            trust_bundle_file=Path(settings.trust_bundle_file),
-            token_file=Path(settings.token_file),
-            state_dir=Path(settings.state_dir),
-        )
-    )
-    async with asyncio.TaskGroup() as group:
-        stop = group.create_task(lifecycle.stopping.wait())
-        first = group.create_task(_first(keeper))
-        await asyncio.wait({stop, first}, return_when=asyncio.FIRST_COMPLETED)
-        if not first.done():
-            first.cancel()
+    keeper = CertificateKeeper(control_plane_enrolment(settings, MIXER_ACCOUNT))
+    async with (
+        store_at(settings.store) as store,
+        http_at(settings.metrics_address, routes, setting="--metrics-address") as metrics_port,
+    ):
+        if not await enrolled(keeper, lifecycle.stopping):
             return
-        first.result()
-        tasks = [
-            group.create_task(keeper.run()),
-            group.create_task(policy.run(store)),
-            group.create_task(workloads.run(store)),
-        ]
-        await _ready_or_stopped(policy, stop)
-        server = servers.new_server(interceptors=[ErrorInterceptor()])
-        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(
-            CheckService(lambda: policy.current, workloads), server
-        )
-        als_pb2_grpc.add_AccessLogServiceServicer_to_server(
-            ReportService(workloads, settings.trust_domain), server
-        )
-        health = servers.add_standard_services(server, SERVICES)
-        grpc_port = servers.listen_mtls(
-            server, settings.grpc_address, keeper.source, setting="--grpc-address"
-        )
-        await server.start()
-        await servers.set_serving(health, SERVICES)
-        lifecycle.listening(grpc=grpc_port, metrics=http.sockets[0].getsockname()[1])
-        log.info("mixer.listening", grpc=settings.grpc_address)
-        state = ""
-        await stop
-        await health.enter_graceful_shutdown()
-        await server.stop(DRAIN_S)
-        for task in tasks:
-            task.cancel()
-    http.close()
-    await store.close()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(keeper.run()),
+                group.create_task(policy.run(store)),
+                group.create_task(workloads.run(store)),
+            ]
+            await _ready_or_stopped(policy, lifecycle.stopping)
+            server = servers.new_server(interceptors=[ErrorInterceptor()])
+            external_auth_pb2_grpc.add_AuthorizationServicer_to_server(
+                CheckService(lambda: policy.current, workloads), server
+            )
+            als_pb2_grpc.add_AccessLogServiceServicer_to_server(
+                ReportService(workloads, settings.trust_domain), server
+            )
+            health = servers.add_standard_services(server, SERVICES)
+            grpc_port = servers.listen_mtls(
+                server, settings.grpc_address, keeper.source, setting="--grpc-address"
+            )
+            await server.start()
+            await servers.set_serving(health, SERVICES)
+            lifecycle.listening(grpc=grpc_port, metrics=metrics_port)
+            log.info("mixer.listening", grpc=settings.grpc_address)
+            state = ""
+            await lifecycle.stopping.wait()
+            await health.enter_graceful_shutdown()
+            await server.stop(DRAIN_S)
+            for task in tasks:
+                task.cancel()
 
 
-async def _first(keeper: CertificateKeeper) -> None:
-    try:
-        await keeper.first()
-    except RefusedByCitadel as error:
-        raise FatalError(str(error)) from error
-
-
-async def _ready_or_stopped(policy: Policy, stop: asyncio.Task[bool]) -> None:
+async def _ready_or_stopped(policy: Policy, stopping: asyncio.Event) -> None:
     """Checks are answered only once the rules were read: before that, everything would pass."""
-    ready = asyncio.ensure_future(policy.ready.wait())
-    await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
+    waits = [asyncio.ensure_future(event.wait()) for event in (policy.ready, stopping)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def main() -> None:

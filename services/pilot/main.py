@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 import grpc
-from grpc_health.v1._async import HealthServicer
 
 from services.pilot import metrics
 from services.pilot.api.access import Access
@@ -27,14 +25,14 @@ from services.pilot.xds.server import SERVICE as ADS
 from services.pilot.xds.server import DiscoveryServer
 from windward.api.config.v1 import config_pb2_grpc
 from windward.api.registry.v1 import registry_pb2_grpc
-from windward.client.certificates import CertificateKeeper, Enrolment, RefusedByCitadel
-from windward.identity.names import PILOT_ACCOUNT, ROOT_NAMESPACE
-from windward.identity.spiffe_id import workload_id
-from windward.process import FatalError, Lifecycle, run
+from windward.client.certificates import CertificateKeeper
+from windward.client.enrolment import control_plane_enrolment, enrolled
+from windward.identity.names import PILOT_ACCOUNT
+from windward.process import Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.errors import ErrorInterceptor
-from windward.rpc.http import serve_http
-from windward.store.open import open_store
+from windward.rpc.http import http_at
+from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import metrics_routes
@@ -44,23 +42,13 @@ SERVICES = (ADS, "windward.config.v1.ConfigService", "windward.registry.v1.Regis
 DRAIN_S = 5.0
 
 
-def enrolment(settings: Settings) -> Enrolment:
-    return Enrolment(
-        identity=workload_id(settings.trust_domain, ROOT_NAMESPACE, PILOT_ACCOUNT),
-        tls_address=settings.citadel_address,
-        mtls_address=settings.citadel_mtls_address,
-        trust_bundle_file=Path(settings.trust_bundle_file),
-        token_file=Path(settings.token_file),
-        state_dir=Path(settings.state_dir),
-    )
-
-
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
-    try:
-        store = open_store(settings.store)
-    except (ValueError, OSError) as error:
-        raise FatalError(str(error)) from error
+    async with store_at(settings.store) as store:
+        await _serve(settings, lifecycle, store)
+
+
+async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None:
     groups = Groups(
         Options(
             settings.trust_domain,
@@ -68,60 +56,45 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
             settings.mixer_address,
         )
     )
+    index = _index(settings, store, groups)
+    state = "waiting for a certificate from Citadel"
+    routes = metrics_routes(
+        metrics.REGISTRY, lambda: state or ("" if index.ready.is_set() else "reading the store")
+    )
+    keeper = CertificateKeeper(control_plane_enrolment(settings, PILOT_ACCOUNT))
+    async with http_at(
+        settings.metrics_address, routes, setting="--metrics-address"
+    ) as metrics_port:
+        if not await enrolled(keeper, lifecycle.stopping):
+            return
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(keeper.run()), group.create_task(index.run())]
+            server = _server(settings, lifecycle, store, groups, index)
+            health = servers.add_standard_services(server, SERVICES)
+            ports = _listen(settings, server, keeper)
+            await server.start()
+            await servers.set_serving(health, SERVICES)
+            lifecycle.listening(**ports, metrics=metrics_port)
+            log.info("pilot.listening", mtls=settings.mtls_address)
+            state = ""
+            await lifecycle.stopping.wait()
+            await health.enter_graceful_shutdown()
+            await server.stop(DRAIN_S)
+            for task in tasks:
+                task.cancel()
+
+
+def _index(settings: Settings, store: Store, groups: Groups) -> Index:
     timing = Timing(settings.endpoint_delay, settings.config_quiet, settings.config_longest)
     index = Index(store, groups, settings.endpoint_ttl, timing)
     index.on_published = lambda seconds: _published(groups, seconds)
-    state = "waiting for a certificate from Citadel"
-    host, _, port = settings.metrics_address.rpartition(":")
-    try:
-        http = await serve_http(
-            host,
-            int(port),
-            metrics_routes(
-                metrics.REGISTRY,
-                lambda: state or ("" if index.ready.is_set() else "reading the store"),
-            ),
-        )
-    except (OSError, ValueError) as error:
-        raise FatalError(f"--metrics-address {settings.metrics_address}: {error}") from error
-    keeper = CertificateKeeper(enrolment(settings))
-    async with asyncio.TaskGroup() as group:
-        stop = group.create_task(lifecycle.stopping.wait())
-        first = group.create_task(_first(keeper))
-        await asyncio.wait({stop, first}, return_when=asyncio.FIRST_COMPLETED)
-        if not first.done():
-            first.cancel()
-            return
-        first.result()
-        tasks = [group.create_task(keeper.run()), group.create_task(index.run())]
-        server, health = await _listen(settings, lifecycle, store, keeper, groups, index, http)
-        state = ""
-        await stop
-        await health.enter_graceful_shutdown()
-        await server.stop(DRAIN_S)
-        for task in tasks:
-            task.cancel()
-    http.close()
-    await store.close()
+    return index
 
 
-async def _first(keeper: CertificateKeeper) -> None:
-    try:
-        await keeper.first()
-    except RefusedByCitadel as error:
-        raise FatalError(str(error)) from error
-
-
-async def _listen(
-    settings: Settings,
-    lifecycle: Lifecycle,
-    store: Store,
-    keeper: CertificateKeeper,
-    groups: Groups,
-    index: Index,
-    http: asyncio.Server,
-) -> tuple[grpc.aio.Server, HealthServicer]:
-    """Register every service and open the ports."""
+def _server(
+    settings: Settings, lifecycle: Lifecycle, store: Store, groups: Groups, index: Index
+) -> grpc.aio.Server:
+    """Every service of Pilot's own, on no port yet."""
     server = servers.new_server(interceptors=[ErrorInterceptor()])
     connected = ConnectedProxies()
     discovery = DiscoveryServer(groups, connected, lifecycle.stopping)
@@ -129,14 +102,18 @@ async def _listen(
     server.add_generic_rpc_handlers((discovery.handlers(),))
     access = Access(settings.trust_domain)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(
-        ConfigService(store, access, connected, settings.mtls_address),
-        server,
+        ConfigService(store, access, connected, settings.mtls_address), server
     )
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(
-        RegistryService(store, access, settings.endpoint_ttl),
-        server,
+        RegistryService(store, access, settings.endpoint_ttl), server
     )
-    health = servers.add_standard_services(server, SERVICES)
+    return server
+
+
+def _listen(
+    settings: Settings, server: grpc.aio.Server, keeper: CertificateKeeper
+) -> dict[str, int]:
+    """Open the ports that are asked for."""
     ports = {
         "mtls": servers.listen_mtls(
             server, settings.mtls_address, keeper.source, setting="--mtls-address"
@@ -150,11 +127,7 @@ async def _listen(
         ports["plaintext"] = servers.listen_plaintext(
             server, settings.plaintext_address, setting="--plaintext-address"
         )
-    await server.start()
-    await servers.set_serving(health, SERVICES)
-    lifecycle.listening(**ports, metrics=http.sockets[0].getsockname()[1])
-    log.info("pilot.listening", mtls=settings.mtls_address)
-    return server, health
+    return ports
 
 
 def _published(groups: Groups, seconds: float) -> None:

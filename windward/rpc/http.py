@@ -7,12 +7,13 @@ large is cut off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
+from windward.process import FatalError
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -57,6 +58,20 @@ async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
         writer.close()
 
     return await asyncio.start_server(connection, host, port, limit=HEAD_LIMIT_BYTES)
+
+
+@asynccontextmanager
+async def http_at(address: str, routes: Routes, *, setting: str) -> AsyncIterator[int]:
+    """Serve at ``host:port`` while the block lasts; gives the port in use. Raises FatalError naming the setting."""
+    host, _, port = address.rpartition(":")
+    try:
+        server = await serve_http(host, int(port), routes)
+    except (OSError, ValueError, OverflowError) as error:
+        raise FatalError(f"{setting} {address}: {error}") from error
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
 
 
 async def _guarded(head: bytes, writer: asyncio.StreamWriter, routes: Routes) -> Response:

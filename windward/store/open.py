@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from windward.process import FatalError
 from windward.store.etcd.connection import Tls
 from windward.store.etcd.store import EtcdStore
 from windward.store.memory import MemoryStore
@@ -34,3 +37,16 @@ def open_store(url: str) -> Store:
         files = {name: Path(file).read_bytes() for name, file in query.items()}
         tls = Tls(files.get("ca"), files.get("cert"), files.get("key"))
     return EtcdStore(hosts.split(","), tls=tls, user=user, password=password)
+
+
+@asynccontextmanager
+async def store_at(url: str) -> AsyncIterator[Store]:
+    """A service's store while the block lasts. Raises FatalError for a ``--store`` that is none."""
+    try:
+        store = open_store(url)
+    except (ValueError, OSError) as error:
+        raise FatalError(f"--store: {error}") from error
+    try:
+        yield store
+    finally:
+        await store.close()
