@@ -1,6 +1,7 @@
 """Mixer's kinds: handler, instance, rule. Source: istio/api policy/v1beta1/cfg.proto (before its removal).
 
-Expressions are text here; Mixer compiles them. Parameters are typed by adapter and template.
+Expressions are compiled once to see that they can be; Mixer compiles them again, for use. Parameters are typed by
+adapter and template.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from windward.config.object import ConfigObject
 from windward.config.report import Report
 from windward.config.types import Duration, Int32, Spec
 from windward.config.walk import BAD, walk_struct
+from windward.expression.compiled import compile_expression
+from windward.expression.syntax import ExpressionError
+from windward.expression.vocabulary import ValueType
 
 FAIL_POLICY: Final = "windward.io/fail-policy"
 CHECK_TEMPLATES: Final = frozenset({"checknothing", "listentry"})
@@ -177,8 +181,21 @@ def validate_instance(spec: Instance, _: Metadata, report: Report) -> None:
         )
         return
     params = typed_params(kind, spec.params, report.at("params"))
-    if isinstance(params, ListEntryParams) and not params.value:
-        report.at("params", "value").error("required", "must be an expression")
+    if isinstance(params, ListEntryParams):
+        _expression(
+            params.value, (ValueType.STRING, ValueType.IP_ADDRESS), report.at("params", "value")
+        )
+
+
+def _expression(text: str, wanted: tuple[ValueType, ...], report: Report) -> None:
+    try:
+        kind = compile_expression(text).type
+    except ExpressionError as error:
+        report.error("invalid-expression", str(error))
+        return
+    if kind not in wanted:
+        allowed = " or ".join(one.value for one in wanted)
+        report.error("invalid-expression", f"must be {allowed}, is {kind.value}")
 
 
 def validate_rule(spec: Rule, metadata: Metadata, report: Report) -> None:
@@ -186,6 +203,8 @@ def validate_rule(spec: Rule, metadata: Metadata, report: Report) -> None:
         Report(f'metadata.annotations["{FAIL_POLICY}"]', report.findings).error(
             "invalid-value", "must be open or closed"
         )
+    if spec.match.strip():
+        _expression(spec.match, (ValueType.BOOL,), report.at("match"))
     if not spec.actions:
         report.at("actions").error("required", "must have at least one action")
     for index, action in enumerate(spec.actions):

@@ -19,8 +19,8 @@ from google.rpc import status_pb2
 from services.mixer import metrics
 from services.mixer.adapters.checks import Verdict
 from services.mixer.attributes.workloads import Workloads
-from services.mixer.expression.compiled import AbsentError, EvaluationError
 from services.mixer.runtime.rules import RuleSet
+from windward.expression.compiled import AbsentError, EvaluationError
 from windward.registration import RegisteredWorkload
 from windward.rpc.errors import RefusedError
 from windward.telemetry.tracing import span

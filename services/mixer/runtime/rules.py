@@ -7,15 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.mixer.adapters.checks import Check, Verdict, denier, list_checker
-from services.mixer.attributes.vocabulary import ValueType
-from services.mixer.expression.compiled import (
-    AbsentError,
-    Bag,
-    EvaluationError,
-    Expression,
-    compile_expression,
-)
-from services.mixer.expression.syntax import ExpressionError
 from windward.config.mixer_rule import (
     ADAPTERS,
     TEMPLATES,
@@ -29,6 +20,15 @@ from windward.config.mixer_rule import (
 from windward.config.object import ConfigObject
 from windward.config.report import Report
 from windward.config.walk import BAD
+from windward.expression.compiled import (
+    AbsentError,
+    Bag,
+    EvaluationError,
+    Expression,
+    compile_expression,
+)
+from windward.expression.syntax import ExpressionError
+from windward.expression.vocabulary import ValueType
 from windward.identity.names import ROOT_NAMESPACE
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from windward.config.decode import decode_object
 from windward.config.mixer_rule import FAIL_POLICY
@@ -25,6 +28,15 @@ def decoded(document: dict[str, Any]) -> ConfigObject[Any]:
     made, findings = decode_object(document)
     assert made is not None, findings
     return made
+
+
+def left_behind(item: ConfigObject[Any], **fields: Any) -> ConfigObject[Any]:
+    """As a version that checked less may have stored it: fields that admission refuses today."""
+    return replace(
+        item,
+        spec=msgspec.structs.replace(item.spec, **fields),
+        raw={**item.raw, "spec": {**item.raw["spec"], **fields}},
+    )
 
 
 def a_denier(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.mixer.main import Policy
-from tests.unit.mixer.objects import a_denier, a_rule, an_instance, decoded, raw
+from tests.unit.mixer.objects import a_denier, a_rule, an_instance, decoded, left_behind, raw
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
 from windward.store.memory import MemoryStore
@@ -90,7 +90,8 @@ async def test_a_rule_waits_for_what_it_names():
 
 async def test_a_broken_rule_hurts_no_other_and_can_be_mended():
     store = MemoryStore()
-    await apply(store, a_denier(**NO), an_instance(), a_rule("request.quay == 1", name="mend"))
+    broken = left_behind(a_rule(name="mend"), match="request.quay == 1")
+    await apply(store, a_denier(**NO), an_instance(), broken)
     await apply(store, a_rule("connection.mtls", name="good"))
     async with following(store) as policy:
         assert [rule.name for rule in policy.current.rules] == ["good"]

@@ -10,7 +10,6 @@ from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2, exte
 
 from services.mixer import metrics
 from services.mixer.adapters.checks import Verdict
-from services.mixer.attributes.vocabulary import VOCABULARY, ValueType
 from services.mixer.attributes.workloads import Workloads
 from services.mixer.frontends.check import (
     FAIL_POLICY_HEADER,
@@ -21,6 +20,7 @@ from services.mixer.frontends.check import (
 from services.mixer.runtime.rules import RuleSet, compile_rules
 from tests.unit.mixer.frontends.wire import a_workload, served
 from tests.unit.mixer.objects import a_denier, a_list, a_rule, an_instance
+from windward.expression.vocabulary import VOCABULARY, ValueType
 
 CALLER = "spiffe://cluster.local/ns/harbour/sa/storefront"
 PYTHON_TYPES = {

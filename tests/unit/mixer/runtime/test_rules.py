@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from services.mixer.adapters.checks import PERMISSION_DENIED, Verdict
-from services.mixer.expression.compiled import AbsentError, EvaluationError
 from services.mixer.runtime.rules import RuleSet, compile_rules
-from tests.unit.mixer.objects import a_denier, a_list, a_rule, an_instance
+from tests.unit.mixer.objects import a_denier, a_list, a_rule, an_instance, left_behind
+from windward.expression.compiled import AbsentError, EvaluationError
 from windward.identity.names import ROOT_NAMESPACE
 
 BAG = {
@@ -175,9 +175,12 @@ def test_a_short_name_does_not_leave_the_rules_namespace():
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (a_rule("request.path", name="broken"), "must be BOOL, is STRING"),
-        (a_rule("request.quay == 1", name="broken"), "unknown attribute request.quay"),
-        (a_rule("a ==", name="broken"), "unexpected end at position 5"),
+        (left_behind(a_rule(name="broken"), match="request.path"), "must be BOOL, is STRING"),
+        (
+            left_behind(a_rule(name="broken"), match="request.quay == 1"),
+            "unknown attribute request.quay",
+        ),
+        (left_behind(a_rule(name="broken"), match="a =="), "unexpected end at position 5"),
         (a_rule(name="broken", handler="nobody"), f"there is no handler {ROOT_NAMESPACE}/nobody"),
         (a_rule(name="broken", instances=("none",)), f"there is no instance {ROOT_NAMESPACE}/none"),
     ],
@@ -195,7 +198,9 @@ def test_a_broken_instance_breaks_the_rules_that_use_it_only():
     rules = compile_rules(
         [
             a_list("v9"),
-            an_instance("request.quay", name="broken"),
+            left_behind(
+                an_instance("request.path", name="broken"), params={"value": "request.quay"}
+            ),
             an_instance("request.path"),
             a_rule(name="a", instances=("broken",)),
             a_rule(name="b"),

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.mixer.attributes.vocabulary import ValueType
-from services.mixer.expression.compiled import (
+from windward.expression.compiled import (
     UNBUILT,
     AbsentError,
     EvaluationError,
     compile_expression,
 )
-from services.mixer.expression.syntax import ExpressionError
+from windward.expression.syntax import ExpressionError
+from windward.expression.vocabulary import ValueType
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BAG = {

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.mixer.expression.compiled import AbsentError, compile_expression
+from windward.expression.compiled import AbsentError, compile_expression
 
 TEXTS = st.sampled_from(["", "a", "Ab", "/books", "x-y"])
 TEXT_NAMES = ["request.path", "request.host", "request.method"]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from services.mixer.attributes.vocabulary import VOCABULARY, ValueType
-from services.mixer.expression.compiled import compile_expression
+from windward.expression.compiled import compile_expression
+from windward.expression.vocabulary import VOCABULARY, ValueType
 
 
 @pytest.mark.parametrize("name", sorted(VOCABULARY))

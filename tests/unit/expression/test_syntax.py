@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.mixer.expression.syntax import (
+from windward.expression.syntax import (
     DEEPEST,
     LONGEST,
     OPERATORS,

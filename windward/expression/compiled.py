@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from services.mixer.attributes.vocabulary import VOCABULARY, ValueType
-from services.mixer.expression.syntax import Attribute, Call, Constant, ExpressionError, Node, parse
+from windward.expression.syntax import Attribute, Call, Constant, ExpressionError, Node, parse
+from windward.expression.vocabulary import VOCABULARY, ValueType
 
 Bag = Mapping[str, Any]
 ORDERED: Final = (ValueType.STRING, ValueType.INT64, ValueType.DOUBLE, ValueType.TIMESTAMP)
