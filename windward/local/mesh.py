@@ -217,6 +217,7 @@ class Mesh:
             await self.administrator.apply(files)
 
     async def _start_workloads(self) -> None:
+        self._stack.push_async_callback(self._stop_workloads)
         async with asyncio.TaskGroup() as group:
             for workload in self.topology.workloads:
                 group.create_task(self._start_workload(workload))
@@ -233,9 +234,8 @@ class Mesh:
         hosts = self._hosts_file(workload.name)
         app = self.specs.application(workload, hosts)
         child = Child(app)
-        self._stack.push_async_callback(child.stop)
-        await child.start()
         self.parts[app.name] = Part(app.name, "application", "", State.READY, child)
+        await child.start()
         spec = self.specs.sidecar(workload)
         await self._start_agent(
             workload.name, "sidecar", spec, workload.namespace, workload.service_account
@@ -264,11 +264,22 @@ class Mesh:
         part = Part(name, what, address or f"{status[0]}:{status[1]}", State.STARTING, child)
         self.parts[name] = part
         self._on_change()
-        self._stack.push_async_callback(self._stop, part)
+        if name not in self.topology.names:
+            self._stack.push_async_callback(self._stop, part)
         await child.start()
         await wait_http(child, *status, timeout_s=START_TIMEOUT_S, path=path)
         part.state = State.READY
         self._on_change()
+
+    async def _stop_workloads(self) -> None:
+        """The gateway first, which lets what is under way end; then all others at once: nobody calls them any more."""
+        gateway = self.topology.gateway.name if self.topology.gateway else ""
+        others = [part for part in self.parts.values() if part.what in {"application", "sidecar"}]
+        if gateway in self.parts:
+            await self._stop(self.parts[gateway])
+        async with asyncio.TaskGroup() as group:
+            for part in others:
+                group.create_task(self._stop(part))
 
     async def _stop(self, part: Part) -> None:
         if part.child is not None:
