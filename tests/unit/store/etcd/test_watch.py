@@ -180,6 +180,16 @@ async def test_a_server_that_fell_back_is_a_reset(watch_of: Callable[..., Any]):
         await watch_of(watched, 2)
 
 
+async def test_an_answer_that_events_overtook_is_no_reset(watch_of: Callable[..., Any]):
+    """A stopped server that resumes: the progress asked for before the event is told after it."""
+    overtaken = wire.WatchResponse(header=header(51))
+    watched = Watched(
+        [events(put_event("/w/a", 52), revision=52), overtaken, events(put_event("/w/b", 53))]
+    )
+    assert keys_of(await watch_of(watched, 2)) == ["/w/a", "/w/b"]
+    assert len(watched.creates) == 1
+
+
 async def test_a_stale_token_is_replaced_and_the_watch_goes_on():
     tokens = iter(["old", "new"])
 
