@@ -71,6 +71,16 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs between two sets of one group, the earlier of which it names."""
+
+    since: int
+    """The version that it leads from."""
+    names: Mapping[str, frozenset[str]]
+    """type URL -> names of resources that were added, changed or removed."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceSet:
     """All that one proxy group should have at one version of the mesh. Immutable: replaced whole, never changed."""
 
@@ -80,6 +90,21 @@ class ResourceSet:
     """The store's revision that this set reflects; the same number means the same bytes in every replica."""
     by_type: Mapping[str, Mapping[str, Resource]]
     """type URL -> name -> resource. A type without resources may be left out."""
+    changes: tuple[Changes, ...] = ()
+    """How it came about, the latest change first: ``changes[0]`` leads here from ``changes[0].since``, ``changes[1]`` leads to
+    that version, and so on as far as is remembered. Saves work only: without it a set is compared whole."""
+
+    def changed_since(self, version: int) -> Mapping[str, frozenset[str]] | None:
+        """Type URL -> names that may differ from a set of that version; None when that is not remembered."""
+        if version == self.version:
+            return {}
+        found: dict[str, frozenset[str]] = {}
+        for change in self.changes:
+            for type_url, names in change.names.items():
+                found[type_url] = found.get(type_url, frozenset()) | names
+            if change.since == version:
+                return found
+        return None
 
 
 def _varint(number: int) -> bytes:

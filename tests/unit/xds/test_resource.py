@@ -15,8 +15,10 @@ from windward.xds.resource import (
     PUSH_ORDER,
     ROUTE,
     WILDCARD_TYPES,
+    Changes,
     Origin,
     Resource,
+    ResourceSet,
 )
 
 PRINT_VERSION = (
@@ -66,3 +68,20 @@ def test_what_is_referred_to_is_pushed_first():
     assert PUSH_ORDER.index(CLUSTER) < PUSH_ORDER.index(ENDPOINT)
     assert PUSH_ORDER.index(ENDPOINT) < PUSH_ORDER.index(LISTENER) < PUSH_ORDER.index(ROUTE)
     assert {CLUSTER, LISTENER} == WILDCARD_TYPES
+
+
+def test_changes_of_a_set_since_an_earlier_version():
+    made = ResourceSet(
+        9,
+        1,
+        {},
+        (
+            Changes(7, {CLUSTER: frozenset({"a"})}),
+            Changes(4, {CLUSTER: frozenset({"b"}), ENDPOINT: frozenset({"c"})}),
+        ),
+    )
+    assert made.changed_since(9) == {}
+    assert made.changed_since(7) == {CLUSTER: {"a"}}
+    assert made.changed_since(4) == {CLUSTER: {"a", "b"}, ENDPOINT: {"c"}}
+    assert made.changed_since(5) is None
+    assert made.changed_since(3) is None
