@@ -1,4 +1,4 @@
-"""Services that cannot start, or cannot start yet: one clear line, an exit status; or patience, and the reason at /healthz/ready."""
+"""Services that cannot start: one clear line and a status. Those that cannot start yet wait, and say for what."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_changes_of_a_set_since_an_earlier_version():
         ),
     )
     assert made.changed_since(9) == {}
-    assert made.changed_since(7) == {CLUSTER: {"a"}}
-    assert made.changed_since(4) == {CLUSTER: {"a", "b"}, ENDPOINT: {"c"}}
+    assert made.changed_since(7) == {CLUSTER: frozenset({"a"})}
+    assert made.changed_since(4) == {CLUSTER: frozenset({"a", "b"}), ENDPOINT: frozenset({"c"})}
     assert made.changed_since(5) is None
     assert made.changed_since(3) is None
