@@ -17,16 +17,10 @@ pytestmark = pytest.mark.timeout(180)
 READY = "Ctrl-C stops all of it."
 
 
-async def run_once(directory: Path, *arguments: str) -> str:
-    """Start the mesh, wait until it says that it is ready, press Ctrl-C; everything it said."""
-    command = [
-        str(ROOT / ".venv/bin/windward"),
-        "mesh",
-        "up",
-        "--directory",
-        str(directory),
-        *arguments,
-    ]
+async def start(directory: Path, *arguments: str) -> tuple[asyncio.subprocess.Process, str]:
+    """Start a mesh and wait until it says that it is ready; the process, and everything it said."""
+    program = str(ROOT / ".venv/bin/windward")
+    command = [program, "mesh", "up", "--directory", str(directory), *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -37,10 +31,15 @@ async def run_once(directory: Path, *arguments: str) -> str:
             line = await process.stdout.readline()
             assert line, said
             said += line.decode()
+    return process, said
+
+
+async def interrupt(process: asyncio.subprocess.Process) -> str:
+    """Press Ctrl-C and wait for a good end; the rest of what it said."""
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 0, said + rest.decode()
-    return said + rest.decode()
+    assert process.returncode == 0, rest.decode()
+    return rest.decode()
 
 
 def leftovers(directory: Path) -> list[str]:
@@ -67,7 +66,8 @@ def leftovers(directory: Path) -> list[str]:
 async def test_twice_and_nothing_is_left(folder: Path):
     directory = folder / "mesh"
     for _ in range(2):
-        said = await run_once(directory, "--gateway-port", "0")
+        process, said = await start(directory, "--gateway-port", "0")
+        said += await interrupt(process)
         assert "✘" not in said
         assert said.count("✔") >= 7
         assert leftovers(directory) == []
@@ -76,18 +76,12 @@ async def test_twice_and_nothing_is_left(folder: Path):
 
 async def test_a_second_mesh_in_the_same_folder_is_refused_in_one_line(folder: Path):
     directory = folder / "mesh"
-    first = asyncio.create_task(
-        run_once(directory, "--mode", "loopback", "--gateway-port", "0", "--no-prove")
-    )
-    async with asyncio.timeout(60):
-        while not (directory / "context.json").exists():
-            await asyncio.sleep(0.1)
-            assert not first.done()
+    first, _ = await start(directory, "--mode", "loopback", "--gateway-port", "0", "--no-prove")
     command = [str(ROOT / ".venv/bin/windward"), "mesh", "up", "--directory", str(directory)]
     second = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    _, said = await second.communicate()
+    _, said = await asyncio.wait_for(second.communicate(), 30)
     assert second.returncode == 1
     assert b"a mesh already runs in" in said
-    await first
+    await interrupt(first)

@@ -69,13 +69,11 @@ def listen_mtls(server: grpc.aio.Server, address: str, source: TlsSource, *, set
 def _bind(bind: Any, address: str, setting: str) -> int:
     try:
         port = int(bind())
-    except RuntimeError as error:
-        port, reason = 0, str(error)
-    else:
-        reason = "the address cannot be bound"
+    except RuntimeError:
+        port = 0
     if not port and not address.startswith("unix:"):
         raise FatalError(
-            f"{setting} {address}: in use or not an address of this machine ({reason}); choose another one"
+            f"{setting} {address}: in use, or not an address of this machine; choose another one"
         )
     return port
 
