@@ -20,11 +20,13 @@ LISTENER: Final = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE: Final = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
 SECRET: Final = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 EXTENSION: Final = TYPE_PREFIX + "envoy.config.core.v3.TypedExtensionConfig"
+NAME_TABLE: Final = TYPE_PREFIX + "istio.networking.nds.v1.NameTable"
+"""Names for the agents' DNS proxies: one resource a host."""
 
-PUSH_ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, EXTENSION)
+PUSH_ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, EXTENSION, NAME_TABLE)
 """Make before break: what is referred to goes first; removals go in the reverse order, last."""
 
-WILDCARD_TYPES: Final = frozenset({CLUSTER, LISTENER})
+WILDCARD_TYPES: Final = frozenset({CLUSTER, LISTENER, NAME_TABLE})
 """Types of which a client that names nothing gets everything (xDS protocol, "how the client specifies what to return")."""
 
 
