@@ -23,8 +23,11 @@ WHOLE = frozenset(
         "WorkloadEntry",
         "WorkloadGroup",
         "PeerAuthentication",
+        "Sidecar",
     }
 )
+NAMESPACES = {"TestValidateSidecar": "bar"}
+"""Where a table's objects live upstream, if its rows depend on it."""
 NUMBERS = frozenset({"minimumRingSize", "tableSize", "minClusterSize"})
 
 
@@ -73,7 +76,9 @@ def wrap(table: str, row: dict[str, Any]) -> dict[str, Any] | None:
         return networking("Gateway", value)
     if kind in WHOLE:
         group = "security" if kind == "PeerAuthentication" else "networking"
-        return thing(group, kind, value, given.get("configName", "x"))
+        made = thing(group, kind, value, given.get("configName", "x"))
+        made["metadata"]["namespace"] = NAMESPACES.get(table, "default")
+        return made
     wrapper = BY_MESSAGE.get(kind)
     return wrapper(value) if wrapper else None
 

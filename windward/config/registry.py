@@ -18,6 +18,7 @@ from windward.config import (
     mixer_rule,
     peer_authentication,
     service_entry,
+    sidecar,
     virtual_service,
     workload_entry,
     workload_group,
@@ -59,6 +60,7 @@ _ALL: Final = (
     _networking("ServiceEntry", "serviceentries", service_entry, service_entry.ServiceEntry),
     _networking("WorkloadEntry", "workloadentries", workload_entry, workload_entry.WorkloadEntry),
     _networking("WorkloadGroup", "workloadgroups", workload_group, workload_group.WorkloadGroup),
+    _networking("Sidecar", "sidecars", sidecar, sidecar.Sidecar),
     Kind(
         SECURITY,
         "PeerAuthentication",

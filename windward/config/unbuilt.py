@@ -50,6 +50,10 @@ UNBUILT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ),
     ("networking.istio.io", "WorkloadEntry"): ("spec.network",),
     ("networking.istio.io", "WorkloadGroup"): ("spec.probe", "spec.template.network", "spec.metadata.annotations"),
+    ("networking.istio.io", "Sidecar"): (
+        "spec.ingress", "spec.inboundConnectionPool", "spec.outboundTrafficPolicy", "spec.egress[].port",
+        "spec.egress[].bind",
+    ),
     ("config.istio.io", "handler"): ("spec.adapter", "spec.connection"),
     ("config.istio.io", "instance"): ("spec.template", "spec.attributeBindings"),
     ("config.istio.io", "rule"): ("spec.requestHeaderOperations", "spec.responseHeaderOperations", "spec.sampling"),
@@ -58,6 +62,9 @@ UNBUILT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 
 UNBUILT_VALUES: Final[Mapping[tuple[str, str], tuple[tuple[str, frozenset[str]], ...]]] = {
     ("networking.istio.io", "ServiceEntry"): (("spec.resolution", frozenset({"DYNAMIC_DNS"})),),
+    ("networking.istio.io", "Sidecar"): (
+        ("spec.egress[].captureMode", frozenset({"IPTABLES", "NONE"})),
+    ),
     ("networking.istio.io", "DestinationRule"): tuple(
         (f"{place}.tls.mode", frozenset({"SIMPLE", "MUTUAL"}))
         for place in (
