@@ -7,7 +7,7 @@ by way of a shared set.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from services.pilot.envoy.generate import Generator, Options
 from services.pilot.envoy.memo import Memo
@@ -33,23 +33,13 @@ def group_key(proxy: Proxy) -> Hashable:
 class Group:
     def __init__(self, proxy: Proxy, current: ResourceSet) -> None:
         self.proxy = proxy
-        self.members = 0
-        self._current = current
-        self._changed = asyncio.Event()
-
-    @property
-    def current(self) -> ResourceSet:
-        return self._current
+        self.current = current
+        self.wakes: dict[View, Callable[[], None]] = {}
 
     def replace(self, resources: ResourceSet) -> None:
-        self._current = resources
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def changed(self, after_version: int) -> ResourceSet:
-        while self._current.version <= after_version:
-            await self._changed.wait()
-        return self._current
+        self.current = resources
+        for wake in list(self.wakes.values()):
+            wake()
 
 
 class View:
@@ -65,13 +55,9 @@ class View:
         assert self._group is not None
         return self._group.current
 
-    async def changed(self, after_version: int) -> ResourceSet:
-        assert self._group is not None
-        return await self._group.changed(after_version)
-
     def detach(self) -> None:
         if self._group is not None:
-            self._groups.release(self._key)
+            self._groups.release(self._key, self)
             self._group = None
 
 
@@ -84,19 +70,20 @@ class Groups:
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
 
-    def attach(self, proxy: Proxy) -> View:
+    def attach(self, proxy: Proxy, wake: Callable[[], None]) -> View:
         key = group_key(proxy)
         group = self._groups.get(key)
         if group is None:
             group = Group(proxy, self._build(proxy))
             self._groups[key] = group
-        group.members += 1
-        return View(self, key, group)
+        view = View(self, key, group)
+        group.wakes[view] = wake
+        return view
 
-    def release(self, key: Hashable) -> None:
+    def release(self, key: Hashable, view: View) -> None:
         group = self._groups[key]
-        group.members -= 1
-        if group.members == 0:
+        del group.wakes[view]
+        if not group.wakes:
             del self._groups[key]
 
     async def publish(self, snapshot: MeshSnapshot) -> None:
@@ -109,4 +96,4 @@ class Groups:
 
     def _build(self, proxy: Proxy) -> ResourceSet:
         made = Generator(self.snapshot, proxy, self._options, self._memo).generate()
-        return ResourceSet(self.snapshot.version, self.snapshot.revision, made)
+        return ResourceSet.of(self.snapshot.version, self.snapshot.revision, made)

@@ -9,9 +9,10 @@ response is spliced from bytes that exist already and never serialised again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Self
 
 TYPE_PREFIX: Final = "type.googleapis.com/"
 CLUSTER: Final = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
@@ -52,6 +53,8 @@ class Resource:
     name: str
     body: bytes
     origins: tuple[Origin, ...] = ()
+    refers: frozenset[str] = frozenset()
+    """Names of clusters and route configurations that this one cannot do without: a route's clusters, a listener's routes."""
     version: str = field(init=False)
     """blake2b over the body, 16 hex digits: equal bytes have equal versions in every replica."""
     any_entry: bytes = field(init=False, repr=False)
@@ -82,6 +85,11 @@ class Changes:
     """type URL -> names of resources that were added, changed or removed."""
 
 
+Layer = Mapping[str, Mapping[str, Resource]]
+"""Type URL -> name -> resource; a type without resources may be left out. Never changed once it is part of a set."""
+NOTHING: Final[Mapping[str, Resource]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceSet:
     """All that one proxy group should have at one version of the mesh. Immutable: replaced whole, never changed."""
@@ -90,11 +98,42 @@ class ResourceSet:
     """Rises with every snapshot of the mesh in this process."""
     revision: int
     """The store's revision that this set reflects; the same number means the same bytes in every replica."""
-    by_type: Mapping[str, Mapping[str, Resource]]
-    """type URL -> name -> resource. A type without resources may be left out."""
+    layers: tuple[Layer, ...]
+    """The first layer that has a name counts: the proxies' own resources before what they share with others. Maps are shared
+    with other sets, and the same map object as in an earlier set means that nothing in it has changed."""
     changes: tuple[Changes, ...] = ()
     """How it came about, the latest change first: ``changes[0]`` leads here from ``changes[0].since``, ``changes[1]`` leads to
     that version, and so on as far as is remembered. Saves work only: without it a set is compared whole."""
+
+    @classmethod
+    def of(
+        cls, version: int, revision: int, by_type: Layer, changes: tuple[Changes, ...] = ()
+    ) -> Self:
+        """A set of one layer."""
+        return cls(version, revision, (by_type,), changes)
+
+    def get(self, type_url: str, name: str) -> Resource | None:
+        for layer in self.layers:
+            found = layer.get(type_url, NOTHING).get(name)
+            if found is not None:
+                return found
+        return None
+
+    def names(self, type_url: str) -> AbstractSet[str]:
+        """Every name of a type. O(1) when one layer alone has the type."""
+        maps = [found for layer in self.layers if (found := layer.get(type_url))]
+        if len(maps) == 1:
+            return maps[0].keys()
+        return {name for named in maps for name in named}
+
+    @property
+    def by_type(self) -> Layer:
+        """The layers merged: made anew with each call, for tests and for what looks at a whole set now and then."""
+        merged: dict[str, dict[str, Resource]] = {}
+        for layer in reversed(self.layers):
+            for type_url, named in layer.items():
+                merged.setdefault(type_url, {}).update(named)
+        return merged
 
     def changed_since(self, version: int) -> Mapping[str, frozenset[str]] | None:
         """Type URL -> names that may differ from a set of that version; None when that is not remembered."""

@@ -95,7 +95,10 @@ class _Stream:
         return f"{type_url.rsplit('.', 1)[-1][:3]}-{self.current.version}-{self._nonce}"
 
     def available(self, type_url: str) -> Mapping[str, Resource]:
-        return self.current.by_type.get(type_url, EMPTY)
+        maps = [named for layer in self.current.layers if (named := layer.get(type_url))]
+        if len(maps) < 2:
+            return maps[0] if maps else EMPTY
+        return {name: item for named in reversed(maps) for name, item in named.items()}
 
     def settled(self, type_url: str) -> bool:
         """Nothing of this type waits for an ACK."""

@@ -43,7 +43,7 @@ def secrets_of(material: TlsMaterial, sequence: int) -> ResourceSet:
         item.name: Resource(SECRET, item.name, item.SerializeToString(deterministic=True))
         for item in (certificate, roots)
     }
-    return ResourceSet(sequence, sequence, {SECRET: made})
+    return ResourceSet.of(sequence, sequence, {SECRET: made})
 
 
 class SecretServer:

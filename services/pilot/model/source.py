@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from services.pilot.model.proxy import Proxy
@@ -12,12 +13,14 @@ class GroupView(Protocol):
     @property
     def current(self) -> ResourceSet: ...
 
-    async def changed(self, after_version: int) -> ResourceSet:
-        """Wait for a set newer than a version."""
-
-    def detach(self) -> None: ...
+    def detach(self) -> None:
+        """No wake comes after this."""
 
 
 class ResourceSource(Protocol):
-    def attach(self, proxy: Proxy) -> GroupView:
-        """The view of the proxy's group; built at once if it is the first of its group."""
+    def attach(self, proxy: Proxy, wake: Callable[[], None]) -> GroupView:
+        """The view of the proxy's group; built at once if it is the first of its group.
+
+        ``wake`` is called on the loop after ``current`` was replaced. The source paces the wakes of many streams, so that
+        the loop is never held; between two wakes of a stream ``current`` may have been replaced more than once.
+        """

@@ -23,7 +23,7 @@ from services.pilot.xds.connected import Connected, ConnectedProxies
 from windward.rpc.errors import denied, invalid, unavailable
 from windward.rpc.peer import peer_expiry, peer_identity
 from windward.telemetry.logging import get_logger
-from windward.xds.resource import TYPE_PREFIX, ResourceSet
+from windward.xds.resource import TYPE_PREFIX
 from windward.xds.stream import DeltaRequest, DeltaStream, SotwRequest, SotwStream
 
 log = get_logger()
@@ -75,14 +75,17 @@ class DiscoveryServer:
             return
         request = variant.parse(first)
         proxy = _proxy(request.node, context)
-        view = self._source.attach(proxy)
+        woken = asyncio.Event()
+        view = self._source.attach(proxy, woken.set)
         state = variant.state(view.current)
         number = self._connected.add(Connected(proxy, state, datetime.now(UTC)))
         metrics.CONNECTED.set(len(self._connected))
         log.info("xds.connected", proxy=proxy.id, identity=str(proxy.identity or ""))
         try:
             state.request(variant.event(request))
-            async for response in self._pump(requests, view, state, variant, peer_expiry(context)):
+            async for response in self._pump(
+                requests, (view, woken), state, variant, peer_expiry(context)
+            ):
                 yield response
         finally:
             view.detach()
@@ -93,7 +96,7 @@ class DiscoveryServer:
     async def _pump(
         self,
         requests: AsyncIterator[bytes],
-        view: GroupView,
+        source: tuple[GroupView, asyncio.Event],
         state: Any,
         variant: _Variant,
         expiry: datetime | None,
@@ -101,9 +104,8 @@ class DiscoveryServer:
         """Wait for whichever comes first: a request, a newer set, the end of the certificate, the end of the server."""
         iterator = aiter(requests)
         reading: asyncio.Future[bytes | None] = asyncio.ensure_future(_next(iterator))
-        changing: asyncio.Future[ResourceSet] = asyncio.ensure_future(
-            view.changed(view.current.version)
-        )
+        view, woken = source
+        changing: asyncio.Future[Any] = asyncio.ensure_future(woken.wait())
         stopping = asyncio.ensure_future(self._stopping.wait())
         left_s = (expiry - datetime.now(UTC)).total_seconds() if expiry else None
         ending = asyncio.ensure_future(asyncio.sleep(left_s)) if left_s is not None else None
@@ -117,9 +119,10 @@ class DiscoveryServer:
                 if stopping in done or (ending is not None and ending in done):
                     return
                 if changing in done:
-                    state.update(changing.result())
+                    woken.clear()
+                    state.update(view.current)
                     waits.discard(changing)
-                    changing = asyncio.ensure_future(view.changed(state.current.version))
+                    changing = asyncio.ensure_future(woken.wait())
                     waits.add(changing)
                 if reading in done:
                     raw = reading.result()

@@ -17,6 +17,7 @@ from tests.unit.pilot.mesh import (
     snap,
     workload,
 )
+from tests.unit.pilot.watched import Watched
 from windward.identity.spiffe_id import workload_id
 from windward.xds import resource as xds
 
@@ -30,21 +31,21 @@ def groups() -> Groups:
 
 async def test_the_first_of_a_group_is_served_at_once(groups):
     await groups.publish(snap(service_entry(), revision=5))
-    view = groups.attach(sidecar())
+    view = Watched(groups, sidecar())
     assert (view.current.version, view.current.revision) == (1, 5)
     assert NAME in view.current.by_type[xds.CLUSTER]
 
 
 async def test_proxies_of_one_group_share_one_set(groups):
-    first = groups.attach(sidecar())
-    second = groups.attach(replace(sidecar(), id="another", name="another"))
+    first = Watched(groups, sidecar())
+    second = Watched(groups, replace(sidecar(), id="another", name="another"))
     assert first.current is second.current
 
 
 async def test_groups_of_one_scope_share_resources(groups):
     await groups.publish(snap(service_entry(), workloads=[workload()]))
-    one = groups.attach(sidecar("127.7.0.9")).current.by_type
-    other = groups.attach(sidecar("127.7.0.2", account="reviews")).current.by_type
+    one = Watched(groups, sidecar("127.7.0.9")).current.by_type
+    other = Watched(groups, sidecar("127.7.0.2", account="reviews")).current.by_type
     for type_url, name in (
         (xds.CLUSTER, NAME),
         (xds.ENDPOINT, NAME),
@@ -72,20 +73,20 @@ LOOK_ALIKES = [
 @pytest.mark.parametrize("other", LOOK_ALIKES)
 async def test_a_proxy_that_differs_in_anything_is_of_another_group(groups, other):
     assert group_key(other) != group_key(ME)
-    mine, theirs = groups.attach(ME), groups.attach(other)
+    mine, theirs = Watched(groups, ME), Watched(groups, other)
     assert mine.current is not theirs.current
 
 
 async def test_nothing_of_one_namespace_reaches_another(groups):
     await groups.publish(snap(service_entry(exportTo=["."]), workloads=[workload()]))
-    assert NAME in groups.attach(sidecar()).current.by_type[xds.CLUSTER]
-    hostile = groups.attach(sidecar("127.7.0.2", namespace="evil", account="reviews")).current
+    assert NAME in Watched(groups, sidecar()).current.by_type[xds.CLUSTER]
+    hostile = Watched(groups, sidecar("127.7.0.2", namespace="evil", account="reviews")).current
     assert not hostile.by_type[xds.ENDPOINT]
     assert "9080" not in hostile.by_type[xds.ROUTE]
 
 
 async def test_waiting_for_what_is_newer(groups):
-    view = groups.attach(sidecar())
+    view = Watched(groups, sidecar())
     waiting = asyncio.create_task(view.changed(view.current.version))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -97,7 +98,7 @@ async def test_waiting_for_what_is_newer(groups):
 
 
 async def test_many_wait_for_one_change(groups):
-    views = [groups.attach(sidecar()) for _ in range(5)]
+    views = [Watched(groups, sidecar()) for _ in range(5)]
     waiting = [asyncio.create_task(view.changed(0)) for view in views]
     await asyncio.sleep(0)
     await groups.publish(snap())
@@ -109,7 +110,7 @@ async def test_an_endpoint_changes_one_resource(groups):
     objects = [service_entry(), service_entry("ratings")]
     before = snap(*objects, workloads=[workload()])
     await groups.publish(before)
-    view = groups.attach(sidecar())
+    view = Watched(groups, sidecar())
     old = view.current.by_type
     moved = snap(*objects, workloads=[workload(address="127.7.0.3")], before=before)
     await groups.publish(moved)
@@ -127,7 +128,7 @@ async def test_a_snapshot_without_a_difference_changes_no_resource(groups):
     policy = make("PeerAuthentication", "default", {"mtls": {"mode": "STRICT"}})
     first = snap(service_entry(), policy, workloads=[workload()])
     await groups.publish(first)
-    view = groups.attach(direct("127.7.0.2", account="reviews"))
+    view = Watched(groups, direct("127.7.0.2", account="reviews"))
     old = view.current.by_type
     await groups.publish(snap(service_entry(), policy, workloads=[workload()], before=first))
     assert view.current.version == 2
@@ -136,12 +137,19 @@ async def test_a_snapshot_without_a_difference_changes_no_resource(groups):
 
 
 async def test_a_group_ends_with_its_last_member(groups):
-    first, second = groups.attach(sidecar()), groups.attach(sidecar())
+    first, second = Watched(groups, sidecar()), Watched(groups, sidecar())
     shared = second.current
     first.detach()
     first.detach()
-    third = groups.attach(sidecar())
+    third = Watched(groups, sidecar())
     assert third.current is shared
     second.detach()
     third.detach()
-    assert groups.attach(sidecar()).current is not shared
+    assert Watched(groups, sidecar()).current is not shared
+
+
+async def test_who_left_is_not_woken(groups):
+    gone, stays = Watched(groups, sidecar()), Watched(groups, sidecar())
+    gone.detach()
+    await groups.publish(snap(service_entry()))
+    assert (gone.wakes, stays.wakes) == (0, 1)

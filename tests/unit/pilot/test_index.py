@@ -11,10 +11,11 @@ from typing import Any
 
 from envoy.config.core.v3 import health_check_pb2
 
-from services.pilot.groups import Groups, View
+from services.pilot.groups import Groups
 from services.pilot.index import Index, Timing
 from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
 from tests.unit.pilot.mesh import workload as registered
+from tests.unit.pilot.watched import Watched
 from windward import registration
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
@@ -43,7 +44,7 @@ async def running(store: MemoryStore, *, ttl_s: float = 30.0):
     assert task.cancelled()
 
 
-async def until(view: View, holds: Callable[[ResourceSet], bool]) -> ResourceSet:
+async def until(view: Watched, holds: Callable[[ResourceSet], bool]) -> ResourceSet:
     """The first set for which something holds."""
     async with asyncio.timeout(10):
         made = view.current
@@ -80,18 +81,18 @@ async def test_ready_with_what_was_there_already():
     await put(store, service_entry())
     await register(store, registered())
     async with running(store) as groups:
-        assert health(groups.attach(sidecar()).current) == {"127.7.0.2": True}
+        assert health(Watched(groups, sidecar()).current) == {"127.7.0.2": True}
 
 
 async def test_ready_with_an_empty_store():
     async with running(MemoryStore()) as groups:
-        assert groups.attach(sidecar()).current.version == 1
+        assert Watched(groups, sidecar()).current.version == 1
 
 
 async def test_config_written_later_arrives_with_its_revision():
     store = MemoryStore()
     async with running(store) as groups:
-        view = groups.attach(sidecar())
+        view = Watched(groups, sidecar())
         revision = await put(store, service_entry())
         made = await until(view, lambda item: NAME in item.by_type[xds.CLUSTER])
         assert made.revision == revision
@@ -103,7 +104,7 @@ async def test_workloads_come_and_go():
     store = MemoryStore()
     await put(store, service_entry())
     async with running(store) as groups:
-        view = groups.attach(sidecar())
+        view = Watched(groups, sidecar())
         await register(store, registered())
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
         await register(store, registered(unhealthy=True))
@@ -116,7 +117,7 @@ async def test_a_lease_that_ends_marks_then_forgets():
     store = MemoryStore()
     await put(store, service_entry())
     async with running(store, ttl_s=0.05) as groups:
-        view = groups.attach(sidecar())
+        view = Watched(groups, sidecar())
         await register(store, registered())
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
         await store.commit(Transaction((Remove(endpoint_key("shop", "reviews-v1")),)))
@@ -134,7 +135,7 @@ async def test_what_cannot_be_read_hurts_nothing_else():
     await put(store, service_entry())
     await register(store, registered())
     async with running(store) as groups:
-        view = groups.attach(sidecar())
+        view = Watched(groups, sidecar())
         assert health(view.current) == {"127.7.0.2": True}
         await store.commit(Transaction((Write(endpoint_key("shop", "again"), b"\xff"),)))
         await register(store, registered("reviews-v2", "127.7.0.3"))
@@ -144,7 +145,7 @@ async def test_what_cannot_be_read_hurts_nothing_else():
 async def test_many_changes_are_few_snapshots_and_the_last_one_has_all():
     store = MemoryStore()
     async with running(store) as groups:
-        view = groups.attach(sidecar())
+        view = Watched(groups, sidecar())
         before = view.current.version
         for number in range(50):
             await put(store, service_entry(f"s{number}"))
@@ -163,5 +164,5 @@ async def test_every_kind_that_is_not_pilots_is_left_alone():
     )
     await put(store, group, service_entry())
     async with running(store) as groups:
-        made = groups.attach(replace(sidecar(), name="other")).current
+        made = Watched(groups, replace(sidecar(), name="other")).current
         assert NAME in made.by_type[xds.CLUSTER]

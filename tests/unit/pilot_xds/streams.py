@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,23 +29,22 @@ class FakeSource:
     def __init__(self, current: ResourceSet) -> None:
         self.current = current
         self.attached: list[Proxy] = []
-        self.views = 0
-        self._changed = asyncio.Event()
+        self.wakes: dict[FakeView, Callable[[], None]] = {}
 
-    def attach(self, proxy: Proxy) -> FakeView:
+    @property
+    def views(self) -> int:
+        return len(self.wakes)
+
+    def attach(self, proxy: Proxy, wake: Callable[[], None]) -> FakeView:
         self.attached.append(proxy)
-        self.views += 1
-        return FakeView(self)
+        view = FakeView(self)
+        self.wakes[view] = wake
+        return view
 
     def publish(self, resources: ResourceSet) -> None:
         self.current = resources
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def changed(self, after_version: int) -> ResourceSet:
-        while self.current.version <= after_version:
-            await self._changed.wait()
-        return self.current
+        for wake in list(self.wakes.values()):
+            wake()
 
 
 class FakeView:
@@ -56,11 +55,8 @@ class FakeView:
     def current(self) -> ResourceSet:
         return self._source.current
 
-    async def changed(self, after_version: int) -> ResourceSet:
-        return await self._source.changed(after_version)
-
     def detach(self) -> None:
-        self._source.views -= 1
+        del self._source.wakes[self]
 
 
 class FakeContext:

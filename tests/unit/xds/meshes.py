@@ -23,7 +23,7 @@ def a_set(version: int, *resources: Resource) -> ResourceSet:
     by_type: dict[str, dict[str, Resource]] = {}
     for resource in resources:
         by_type.setdefault(resource.type_url, {})[resource.name] = resource
-    return ResourceSet(version, version * 10, by_type)
+    return ResourceSet.of(version, version * 10, by_type)
 
 
 def deltas(responses: Iterable[bytes]) -> list[discovery_pb2.DeltaDiscoveryResponse]:

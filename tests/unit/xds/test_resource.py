@@ -12,6 +12,7 @@ from windward.xds.resource import (
     CLUSTER,
     ENDPOINT,
     LISTENER,
+    NAME_TABLE,
     PUSH_ORDER,
     ROUTE,
     WILDCARD_TYPES,
@@ -67,11 +68,27 @@ def test_entries_of_large_resources_keep_their_length():
 def test_what_is_referred_to_is_pushed_first():
     assert PUSH_ORDER.index(CLUSTER) < PUSH_ORDER.index(ENDPOINT)
     assert PUSH_ORDER.index(ENDPOINT) < PUSH_ORDER.index(LISTENER) < PUSH_ORDER.index(ROUTE)
-    assert {CLUSTER, LISTENER} == WILDCARD_TYPES
+    assert {CLUSTER, LISTENER, NAME_TABLE} == WILDCARD_TYPES
+
+
+def test_the_first_layer_that_has_a_name_counts():
+    own, shared, other = (Resource(CLUSTER, "a", b) for b in (b"own", b"shared", b"other"))
+    b, route = Resource(CLUSTER, "b", b""), Resource(ROUTE, "r", b"")
+    first = {CLUSTER: {"a": own}, ROUTE: {}}
+    second = {CLUSTER: {"a": shared, "b": b}, ROUTE: {"r": route}}
+    made = ResourceSet(1, 1, (first, second))
+    assert made.get(CLUSTER, "a") is own
+    assert made.get(CLUSTER, "b") is b
+    assert made.get(CLUSTER, "c") is made.get(LISTENER, "a") is None
+    assert made.names(CLUSTER) == {"a", "b"}
+    assert made.names(ROUTE) == {"r"}
+    assert made.names(LISTENER) == set()
+    assert made.by_type == {CLUSTER: {"a": own, "b": b}, ROUTE: {"r": route}}
+    assert ResourceSet.of(1, 1, {CLUSTER: {"a": other}}).get(CLUSTER, "a") is other
 
 
 def test_changes_of_a_set_since_an_earlier_version():
-    made = ResourceSet(
+    made = ResourceSet.of(
         9,
         1,
         {},

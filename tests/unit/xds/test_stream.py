@@ -22,7 +22,7 @@ def mesh(version: int, **resources: dict[str, int]) -> ResourceSet:
         }
         for kind, members in resources.items()
     }
-    return ResourceSet(version, version * 10, by_type)
+    return ResourceSet.of(version, version * 10, by_type)
 
 
 class DeltaClient:

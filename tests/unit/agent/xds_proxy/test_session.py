@@ -159,7 +159,7 @@ def test_after_a_change_of_pilot_only_differences_are_sent(before, after):
 
     def resources(version: int, bodies: dict[str, bytes]) -> ResourceSet:
         made = {name: Resource(CLUSTER, name, body) for name, body in bodies.items()}
-        return ResourceSet(version, version, {CLUSTER: made})
+        return ResourceSet.of(version, version, {CLUSTER: made})
 
     session, envoy = DeltaSession(), {}
 
