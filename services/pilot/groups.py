@@ -1,19 +1,36 @@
-"""Proxy groups: proxies that must get the same resources share one set, built once a snapshot.
+"""Proxy groups: proxies that must get the same resources share one set, kept up to date by what changed.
 
-The key holds everything that the output depends on, the identity among it, so nothing of one identity can reach another
-by way of a shared set.
+    snapshot, delta -> scopes (what namespaces share) -> groups (what is one identity's own) -> streams are woken
+
+The key of a group holds everything that its output depends on, the identity among it, so nothing of one identity can
+reach another by way of a shared set. Work goes in slices: the event loop is never held for the whole of a mesh.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
-from services.pilot.envoy.generate import Generator, Options
 from services.pilot.envoy.memo import Memo
+from services.pilot.envoy.options import Options
+from services.pilot.envoy.outbound import Scope
+from services.pilot.envoy.own import concerns, may_move, own_resources, scope_of
+from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy
-from services.pilot.snapshot import MeshSnapshot
-from windward.xds.resource import ResourceSet
+from services.pilot.snapshot import Delta, MeshSnapshot
+from windward.xds.resource import Changes, Resource, ResourceSet
+
+SLICE_S = 0.002
+"""How long one piece of work may hold the event loop."""
+WAKES = 16
+"""How many streams may run before others get their turn."""
+REMEMBERED = 16
+"""Changes that a set remembers; who is further behind compares everything."""
+
+ByType = Mapping[str, Mapping[str, Resource]]
+Wake = Callable[[], None]
 
 
 def group_key(proxy: Proxy) -> Hashable:
@@ -30,24 +47,64 @@ def group_key(proxy: Proxy) -> Hashable:
     )
 
 
-class Group:
-    def __init__(self, proxy: Proxy, current: ResourceSet) -> None:
-        self.proxy = proxy
-        self.current = current
-        self.wakes: dict[View, Callable[[], None]] = {}
+async def in_slices(work: Iterator[None], slice_s: float = SLICE_S) -> None:
+    """Run to the end, letting others run after each slice."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + slice_s
+    for _ in work:
+        if loop.time() >= until:
+            await asyncio.sleep(0)
+            until = loop.time() + slice_s
 
-    def replace(self, resources: ResourceSet) -> None:
-        self.current = resources
-        for wake in list(self.wakes.values()):
-            wake()
+
+class SharedScope:
+    """A scope's resources, the moment of the mesh that they are of, and what has to be caught up with."""
+
+    def __init__(self, scope: Scope, options: Options, memo: Memo, snapshot: MeshSnapshot) -> None:
+        self.resources = ScopeResources(scope, options, memo)
+        self.made: ByType = {}
+        """What is in force; ``resources`` may be half-way to the next."""
+        self.snapshot = snapshot
+        self.groups: dict[Hashable, Group] = {}
+        self.users = 0
+        """Groups, and attachments in hand."""
+        self.ready = False
+        self.backlog: list[tuple[MeshSnapshot, Delta]] = []
+        self.building = asyncio.Lock()
+
+
+class Group:
+    def __init__(
+        self, proxy: Proxy, scope: SharedScope, own: dict[str, dict[str, Resource]]
+    ) -> None:
+        self.proxy = proxy
+        self.scope = scope
+        self.own = own
+        self.wakes: dict[View, Wake] = {}
+        snapshot = scope.snapshot
+        self.current = ResourceSet(snapshot.version, snapshot.revision, (own, scope.made))
+
+    def renew(self, names: Mapping[str, frozenset[str]] | None) -> None:
+        """A newer set, which differs from the one before in these names (None: in any)."""
+        snapshot, before = self.scope.snapshot, self.current
+        changes: tuple[Changes, ...] = ()
+        if names is not None:
+            changes = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
+        layers = (self.own, self.scope.made)
+        self.current = ResourceSet(snapshot.version, snapshot.revision, layers, changes)
+
+    def still(self) -> None:
+        """Nothing differs; the set holds at the newer revision too."""
+        revision = self.scope.snapshot.revision
+        if self.current.revision != revision:
+            self.current = replace(self.current, revision=revision)
 
 
 class View:
     """One stream's hold on its group."""
 
-    def __init__(self, groups: Groups, key: Hashable, group: Group) -> None:
+    def __init__(self, groups: Groups, group: Group) -> None:
         self._groups = groups
-        self._key = key
         self._group: Group | None = group
 
     @property
@@ -57,7 +114,7 @@ class View:
 
     def detach(self) -> None:
         if self._group is not None:
-            self._groups.release(self._key, self)
+            self._groups.release(self._group, self)
             self._group = None
 
 
@@ -67,33 +124,173 @@ class Groups:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._memo = Memo()
+        self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
 
-    def attach(self, proxy: Proxy, wake: Callable[[], None]) -> View:
+    # ---- streams ----------------------------------------------------------------------------------------------------
+
+    async def attach(self, proxy: Proxy, wake: Wake) -> View:
         key = group_key(proxy)
-        group = self._groups.get(key)
-        if group is None:
-            group = Group(proxy, self._build(proxy))
-            self._groups[key] = group
-        view = View(self, key, group)
+        while (group := self._groups.get(key)) is None:
+            shared = await self._scope(scope_of(self.snapshot, proxy))
+            if (
+                key not in self._groups
+                and scope_of(shared.snapshot, proxy) == shared.resources.scope
+            ):
+                own = _by_type(own_resources(shared.snapshot, proxy, self._options))
+                self._groups[key] = shared.groups[key] = Group(proxy, shared, own)
+            else:
+                self._leave(shared)
+        view = View(self, group)
         group.wakes[view] = wake
         return view
 
-    def release(self, key: Hashable, view: View) -> None:
-        group = self._groups[key]
+    def release(self, group: Group, view: View) -> None:
         del group.wakes[view]
         if not group.wakes:
+            key = group_key(group.proxy)
             del self._groups[key]
+            del group.scope.groups[key]
+            self._leave(group.scope)
 
-    async def publish(self, snapshot: MeshSnapshot) -> None:
-        """Put a snapshot in force, one group at a time, letting streams run between two."""
-        self.snapshot = snapshot
-        for group in list(self._groups.values()):
-            group.replace(self._build(group.proxy))
-            await asyncio.sleep(0)
-        self._memo.sweep()
+    def _leave(self, shared: SharedScope) -> None:
+        shared.users -= 1
+        if shared.users == 0:
+            del self._scopes[shared.resources.scope]
 
-    def _build(self, proxy: Proxy) -> ResourceSet:
-        made = Generator(self.snapshot, proxy, self._options, self._memo).generate()
-        return ResourceSet.of(self.snapshot.version, self.snapshot.revision, made)
+    async def _scope(self, scope: Scope) -> SharedScope:
+        """The scope's resources, one more user counted; built, in slices, if nobody has them yet."""
+        shared = self._scopes.get(scope)
+        if shared is None:
+            shared = SharedScope(scope, self._options, self._memo, self.snapshot)
+            self._scopes[scope] = shared
+        shared.users += 1
+        try:
+            async with shared.building:
+                if not shared.ready:
+                    await self._build(shared)
+        except BaseException:
+            self._leave(shared)
+            raise
+        return shared
+
+    async def _build(self, shared: SharedScope) -> None:
+        """A first build takes long; what is published meanwhile is caught up with at its end."""
+        shared.resources = ScopeResources(shared.resources.scope, self._options, self._memo)
+        shared.snapshot = self.snapshot
+        shared.backlog.clear()
+        await in_slices(shared.resources.build(shared.snapshot))
+        while shared.backlog:
+            snapshot, delta = shared.backlog.pop(0)
+            await in_slices(shared.resources.advance(snapshot, delta))
+            shared.snapshot = snapshot
+        shared.made = shared.resources.made
+        shared.ready = True
+
+    # ---- publishing -------------------------------------------------------------------------------------------------
+
+    async def publish(self, snapshot: MeshSnapshot, delta: Delta) -> int:
+        """Put a snapshot in force, scope by scope, waking streams as their scopes are done. How many groups it changed."""
+        before, self.snapshot = self.snapshot, snapshot
+        self._memo.version = snapshot.version
+        waking, moving, touched = _Waking(), list[Group](), set(delta.hosts)
+        for shared in list(self._scopes.values()):
+            if not shared.ready:
+                shared.backlog.append((snapshot, delta))
+                continue
+            names: dict[str, frozenset[str]] = {}
+            if delta:
+                await in_slices(shared.resources.advance(snapshot, delta))
+                names = {url: frozenset(names) for url, names in shared.resources.changed.items()}
+                touched |= shared.resources.touched
+            shared.made, shared.snapshot = shared.resources.made, snapshot
+            for group in list(shared.groups.values()):
+                if delta and may_move(delta, group.proxy):
+                    moving.append(group)
+                if self._renew(group, before, delta, names):
+                    await waking.wake(group)
+        for group in moving:
+            if await self._move(group):
+                await waking.wake(group)
+        self._memo.sweep(touched)
+        self._memo.forget(delta.services - snapshot.services.keys())
+        return waking.groups
+
+    def _renew(
+        self, group: Group, before: MeshSnapshot, delta: Delta, names: Mapping[str, frozenset[str]]
+    ) -> bool:
+        """Whether the group has other resources than before; ``names``: what differs in its scope."""
+        own_names: dict[str, frozenset[str]] = {}
+        if delta and concerns(delta, before, group.proxy):
+            own = _by_type(own_resources(group.scope.snapshot, group.proxy, self._options))
+            own_names = _differing(group.own, own)
+            group.own = own
+        if not names and not own_names:
+            group.still()
+            return False
+        group.renew(_merged(names, own_names))
+        return True
+
+    async def _move(self, group: Group) -> bool:
+        """To the scope that is the group's now, if it is another one: anything may differ there."""
+        left, key = group.scope, group_key(group.proxy)
+        scope = scope_of(self.snapshot, group.proxy)
+        if scope == left.resources.scope or self._groups.get(key) is not group:
+            return False
+        shared = await self._scope(scope)
+        if self._groups.get(key) is not group:
+            self._leave(shared)
+            return False
+        del left.groups[key]
+        self._leave(left)
+        group.scope = shared
+        shared.groups[key] = group
+        group.renew(None)
+        return True
+
+
+class _Waking:
+    """Wakes the streams of groups, a few at a time, so that the loop is never held by all of them."""
+
+    def __init__(self) -> None:
+        self.groups = 0
+        self._woken = 0
+
+    async def wake(self, group: Group) -> None:
+        self.groups += 1
+        for wake in list(group.wakes.values()):
+            wake()
+            self._woken += 1
+            if self._woken % WAKES == 0:
+                await asyncio.sleep(0)
+
+
+def _by_type(resources: list[Resource]) -> dict[str, dict[str, Resource]]:
+    made: dict[str, dict[str, Resource]] = {}
+    for item in resources:
+        made.setdefault(item.type_url, {}).setdefault(item.name, item)
+    return made
+
+
+def _differing(before: ByType, now: ByType) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    nothing: dict[str, Any] = {}
+    for type_url in before.keys() | now.keys():
+        old, new = before.get(type_url, nothing), now.get(type_url, nothing)
+        names = frozenset(
+            name
+            for name in old.keys() | new.keys()
+            if name not in old or name not in new or old[name].version != new[name].version
+        )
+        if names:
+            found[type_url] = names
+    return found
+
+
+def _merged(
+    one: Mapping[str, frozenset[str]], other: Mapping[str, frozenset[str]]
+) -> Mapping[str, frozenset[str]]:
+    if not other:
+        return one
+    return {url: one.get(url, frozenset()) | other.get(url, frozenset()) for url in {*one, *other}}

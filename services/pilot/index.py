@@ -1,7 +1,7 @@
 """The index: one task owns the mesh's state, takes in changes, and publishes snapshots.
 
     config feed ──┐
-    endpoints ────┼─> state -> quiet for a moment -> MeshSnapshot -> Groups.publish
+    endpoints ────┼─> what changed, by key -> quiet for a moment -> MeshState.apply -> snapshot, delta -> Groups.publish
     clock ────────┘
 
 Removals and health go out at once, new endpoints within 5 ms, configuration after 10 ms of quiet and at most 100 ms.
@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from services.pilot.groups import Groups
-from services.pilot.registry.liveness import LivenessTable, WorkloadKey
-from services.pilot.snapshot import build_snapshot
+from services.pilot.registry.liveness import LivenessTable, Served, WorkloadKey
+from services.pilot.snapshot import Delta, MeshSnapshot
+from services.pilot.state import MeshState
 from windward import registration
 from windward.config.feed import ConfigBatch, follow_config
 from windward.config.object import ConfigObject, ObjectKey
@@ -44,6 +45,21 @@ class Timing:
     longest_s: float = 0.100
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One snapshot put in force."""
+
+    snapshot: MeshSnapshot
+    delta: Delta
+    causes: tuple[ObjectKey, ...]
+    """Objects that changed."""
+    workloads: tuple[WorkloadKey, ...]
+    groups: int
+    """How many groups have other resources now."""
+    seconds: float
+    """From the first change to the last stream woken."""
+
+
 class Index:
     def __init__(
         self, store: Store, groups: Groups, ttl_s: float, timing: Timing | None = None
@@ -51,7 +67,10 @@ class Index:
         self._store = store
         self._groups = groups
         self._timing = timing or Timing()
-        self._objects: dict[ObjectKey, ConfigObject[Any]] = {}
+        self._state = MeshState()
+        self._objects: dict[ObjectKey, ConfigObject[Any] | None] = {}
+        """What changed since the last snapshot; None: removed."""
+        self._workloads: Served = {}
         self._liveness = LivenessTable(ttl_s)
         self._config_revision = 0
         self._wake = asyncio.Event()
@@ -62,7 +81,7 @@ class Index:
         self._sources = 0
         self.ready = asyncio.Event()
         """Set once configuration and endpoints were read whole and are published."""
-        self.on_published: Callable[[float], None] = lambda _: None
+        self.on_published: Callable[[Published], None] = lambda _: None
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -77,7 +96,7 @@ class Index:
             for item in batch.upserts:
                 self._objects[item.key] = item
             for key in batch.removed:
-                self._objects.pop(key, None)
+                self._objects[key] = None
             for key, findings in batch.invalid:
                 log.warning(
                     "config.unreadable", object=str(key), findings=[f.message for f in findings]
@@ -95,6 +114,7 @@ class Index:
                 self._liveness.outage(loop.time())
             put, vanished = _workloads(batch)
             changed = self._liveness.apply(put, vanished, loop.time())
+            self._workloads.update(changed)
             urgent = (
                 first or bool(vanished) or any(item.deregistered or item.unhealthy for item in put)
             )
@@ -140,20 +160,33 @@ class Index:
         loop = asyncio.get_running_loop()
         while True:
             await self._wait()
-            if self._liveness.tick(loop.time()) and self._due_s is None:
+            if expired := self._liveness.tick(loop.time()):
+                self._workloads.update(expired)
                 self._due_s = loop.time()
             if self._due_s is None or loop.time() < self._due_s or self._sources < 2:
                 continue
-            began = self._first_s or loop.time()
-            self._due_s = self._first_s = self._config_due_s = self._endpoint_due_s = None
-            revision = self._config_revision
-            snapshot = build_snapshot(
-                self._objects, self._liveness.workloads(), self._groups.snapshot, revision
-            )
-            await self._groups.publish(snapshot)
-            self.ready.set()
-            self.on_published(loop.time() - began)
-            log.debug("snapshot.published", version=snapshot.version, revision=revision)
+            await self._publish_now(self._first_s or loop.time())
+
+    async def _publish_now(self, began_s: float) -> None:
+        """Everything that is known, whatever brought it: what is sent is never newer in one part than in another."""
+        self._due_s = self._first_s = self._config_due_s = self._endpoint_due_s = None
+        objects, workloads = self._objects, self._workloads
+        self._objects, self._workloads = {}, {}
+        delta = self._state.apply(objects, workloads, self._config_revision)
+        snapshot = self._state.snapshot
+        groups = await self._groups.publish(snapshot, delta)
+        self.ready.set()
+        seconds = asyncio.get_running_loop().time() - began_s
+        self.on_published(
+            Published(snapshot, delta, tuple(objects), tuple(workloads), groups, seconds)
+        )
+        log.debug(
+            "snapshot.published",
+            version=snapshot.version,
+            revision=snapshot.revision,
+            groups=groups,
+            seconds=seconds,
+        )
 
     async def _wait(self) -> None:
         """Until something is due: a change's delay, a lease's grace, or news."""

@@ -16,9 +16,9 @@ from services.pilot import metrics
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService
 from services.pilot.api.registry import RegistryService
-from services.pilot.envoy.generate import Options
+from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
-from services.pilot.index import Index, Timing
+from services.pilot.index import Index, Published, Timing
 from services.pilot.settings import Settings
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.server import SERVICE as ADS
@@ -87,7 +87,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
 def _index(settings: Settings, store: Store, groups: Groups) -> Index:
     timing = Timing(settings.endpoint_delay, settings.config_quiet, settings.config_longest)
     index = Index(store, groups, settings.endpoint_ttl, timing)
-    index.on_published = lambda seconds: _published(groups, seconds)
+    index.on_published = _published
     return index
 
 
@@ -130,10 +130,10 @@ def _listen(
     return ports
 
 
-def _published(groups: Groups, seconds: float) -> None:
-    metrics.PUBLISH_TIME.observe(seconds)
-    metrics.SERVICES.set(len(groups.snapshot.services))
-    metrics.VIRTUAL_SERVICES.set(len(groups.snapshot.virtual_services))
+def _published(published: Published) -> None:
+    metrics.PUBLISH_TIME.observe(published.seconds)
+    metrics.SERVICES.set(len(published.snapshot.services))
+    metrics.VIRTUAL_SERVICES.set(published.snapshot.virtual_services)
 
 
 def main() -> None:

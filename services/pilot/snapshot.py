@@ -1,131 +1,91 @@
-"""The mesh at one moment: immutable, and sharing with its predecessor everything that did not change.
+"""The mesh at one moment, and how it differs from the moment before: what builders read, and what tells them what to rebuild.
 
-    objects, live workloads, previous snapshot -> MeshSnapshot(version, revision)
+    services.pilot.state.MeshState -> (MeshSnapshot, Delta) -> scopes and groups
 
-What builders read are these values; that a value is the same object as before is how they know that it did not change.
+Snapshots are immutable and share with their predecessors everything that did not change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service
-from services.pilot.registry.mesh import (
-    age_order,
-    endpoint_of_entry,
-    endpoint_of_workload,
-    listed_endpoints,
-    selected_endpoints,
-    services_of,
-)
+from services.pilot.model.sidecar_scope import Sidecars
 from windward.config.destination_rule import DestinationRule
 from windward.config.gateway import Gateway
-from windward.config.hosts import resolve
-from windward.config.mixer_rule import fails_open, is_check_rule
-from windward.config.object import ConfigObject, ObjectKey
+from windward.config.object import ConfigObject
 from windward.config.peer_authentication import PeerAuthentication
 from windward.config.virtual_service import VirtualService
-from windward.registration import RegisteredWorkload
+from windward.identity.names import ROOT_NAMESPACE
 
-T = TypeVar("T")
+Address = tuple[str, str]
+"""(namespace, IP address) of a workload."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeshSnapshot:
     version: int = 0
     revision: int = 0
+    """The store's revision that configuration is at."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """Host -> service; of several with one host the oldest."""
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)
     """Host -> everything behind it."""
-    virtual_services: tuple[ConfigObject[VirtualService], ...] = ()
-    """Oldest first."""
-    destination_rules: tuple[ConfigObject[DestinationRule], ...] = ()
-    rules_by_host: HostIndex[ConfigObject[DestinationRule]] = field(default_factory=HostIndex)
-    routes_by_host: HostIndex[ConfigObject[VirtualService]] = field(default_factory=HostIndex)
+    hosts_at: Mapping[Address, tuple[str, ...]] = field(default_factory=dict)
+    """Workload -> hosts that it is behind, in order of their names."""
+    rules: HostIndex[ConfigObject[DestinationRule]] = field(default_factory=HostIndex)
+    routes: HostIndex[ConfigObject[VirtualService]] = field(default_factory=HostIndex)
+    gateway_routes: tuple[ConfigObject[VirtualService], ...] = ()
+    """VirtualServices that name gateways, oldest first."""
+    virtual_services: int = 0
+    """How many there are."""
+    routes_by_label: bool = False
+    """Whether a VirtualService matches by the caller's labels: routes then differ by them."""
     gateways: tuple[ConfigObject[Gateway], ...] = ()
     peer_authentications: tuple[ConfigObject[PeerAuthentication], ...] = ()
+    """Oldest first."""
+    sidecars: Sidecars = field(default_factory=lambda: Sidecars(ROOT_NAMESPACE))
     checks_open: bool = False
     """Whether a Mixer rule that fails open decides about requests."""
     checks_closed: bool = False
 
-
-def build_snapshot(
-    objects: Mapping[ObjectKey, ConfigObject[Any]],
-    workloads: Sequence[tuple[RegisteredWorkload, bool]],
-    before: MeshSnapshot,
-    revision: int,
-) -> MeshSnapshot:
-    """The next snapshot. O(objects); values that are equal to the previous ones are the previous ones."""
-    by_kind: dict[str, list[ConfigObject[Any]]] = {}
-    for item in objects.values():
-        by_kind.setdefault(item.key.kind, []).append(item)
-    for items in by_kind.values():
-        items.sort(key=age_order)
-    services, endpoints = _registry(by_kind, workloads, before)
-    open_, closed = _checks(by_kind)
-    routes = _same(tuple(by_kind.get("VirtualService", ())), before.virtual_services)
-    rules = _same(tuple(by_kind.get("DestinationRule", ())), before.destination_rules)
-    peers = tuple(by_kind.get("PeerAuthentication", ()))
-    return MeshSnapshot(
-        version=before.version + 1,
-        revision=revision,
-        services=services,
-        endpoints=endpoints,
-        virtual_services=routes,
-        destination_rules=rules,
-        rules_by_host=before.rules_by_host
-        if rules is before.destination_rules
-        else HostIndex.of(rules, lambda item: (resolve(item.spec.host, item.key.namespace),)),
-        routes_by_host=before.routes_by_host
-        if routes is before.virtual_services
-        else HostIndex.of(
-            routes, lambda item: [resolve(h, item.key.namespace) for h in item.spec.hosts]
-        ),
-        gateways=_same(tuple(by_kind.get("Gateway", ())), before.gateways),
-        peer_authentications=_same(peers, before.peer_authentications),
-        checks_open=open_,
-        checks_closed=closed,
-    )
+    def endpoint_at(self, address: Address) -> Endpoint | None:
+        """A workload as an endpoint of the first service that it is behind."""
+        for host in self.hosts_at.get(address, ()):
+            for endpoint in self.endpoints[host]:
+                if (endpoint.namespace, endpoint.address) == address:
+                    return endpoint
+        return None
 
 
-def _registry(
-    by_kind: Mapping[str, Sequence[ConfigObject[Any]]],
-    workloads: Sequence[tuple[RegisteredWorkload, bool]],
-    before: MeshSnapshot,
-) -> tuple[Mapping[str, Service], Mapping[str, tuple[Endpoint, ...]]]:
-    candidates: dict[str, list[Endpoint]] = {}
-    for workload, healthy in workloads:
-        endpoint = endpoint_of_workload(workload, healthy=healthy)
-        candidates.setdefault(workload.namespace, []).append(endpoint)
-    for item in by_kind.get("WorkloadEntry", ()):
-        entry = endpoint_of_entry(item.spec, item.key.namespace, item.key.name)
-        candidates.setdefault(item.key.namespace, []).append(entry)
-    services: dict[str, Service] = {}
-    endpoints: dict[str, tuple[Endpoint, ...]] = {}
-    for item in by_kind.get("ServiceEntry", ()):
-        for service in services_of(item):
-            if service.host in services:
-                continue
-            services[service.host] = _same(service, before.services.get(service.host))
-            found = (
-                listed_endpoints(item)
-                if service.selector is None
-                else selected_endpoints(service, candidates)
-            )
-            endpoints[service.host] = _same(found, before.endpoints.get(service.host))
-    return _same(services, before.services), _same(endpoints, before.endpoints)
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What differs from the snapshot before. Hosts are those of services."""
+
+    services: frozenset[str] = frozenset()
+    """Added, removed or otherwise; their endpoints apart."""
+    endpoints: frozenset[str] = frozenset()
+    rules: frozenset[str] = frozenset()
+    """Hosts that a changed DestinationRule is about."""
+    routes: frozenset[str] = frozenset()
+    """Hosts that a changed VirtualService is about."""
+    addresses: frozenset[Address] = frozenset()
+    """Workloads whose labels, or services, may have changed."""
+    gateways: bool = False
+    """Gateways, or VirtualServices that name some."""
+    peers: bool = False
+    checks: bool = False
+    scopes: bool = False
+    """Sidecars, or whether routes differ by label: a proxy may be of another scope now."""
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        return self.services | self.endpoints | self.rules | self.routes
+
+    def __bool__(self) -> bool:
+        return self != NOTHING
 
 
-def _checks(by_kind: Mapping[str, Sequence[ConfigObject[Any]]]) -> tuple[bool, bool]:
-    instances = by_kind.get("instance", ())
-    checks = [rule for rule in by_kind.get("rule", ()) if is_check_rule(rule, instances)]
-    return any(fails_open(rule) for rule in checks), any(not fails_open(rule) for rule in checks)
-
-
-def _same(value: T, before: object) -> T:
-    """The earlier value where it is equal: identity is how readers see that nothing changed."""
-    return before if value == before else value
+NOTHING = Delta()

@@ -53,26 +53,25 @@ class Resource:
     name: str
     body: bytes
     origins: tuple[Origin, ...] = ()
-    refers: frozenset[str] = frozenset()
-    """Names of clusters and route configurations that this one cannot do without: a route's clusters, a listener's routes."""
-    version: str = field(init=False)
-    """blake2b over the body, 16 hex digits: equal bytes have equal versions in every replica."""
+    version: str = ""
+    """16 hex digits: equal bytes have equal versions in every replica. blake2b over the body unless the builder, which
+    may know the parts' digests, gives a digest of its own."""
     any_entry: bytes = field(init=False, repr=False)
     """``DiscoveryResponse.resources`` (field 2), tag and length included."""
     delta_entry: bytes = field(init=False, repr=False)
     """``DeltaDiscoveryResponse.resources`` (field 2), tag and length included."""
 
     def __post_init__(self) -> None:
-        version = blake2b(self.body, digest_size=8).hexdigest()
-        wrapped = _bytes_field(1, self.type_url.encode()) + _bytes_field(2, self.body)
+        version = self.version or blake2b(self.body, digest_size=8).hexdigest()
+        wrapped = bytes_field(1, self.type_url.encode()) + bytes_field(2, self.body)
         entry = (
-            _bytes_field(1, version.encode())
-            + _bytes_field(2, wrapped)
-            + _bytes_field(3, self.name.encode())
+            bytes_field(1, version.encode())
+            + bytes_field(2, wrapped)
+            + bytes_field(3, self.name.encode())
         )
         object.__setattr__(self, "version", version)
-        object.__setattr__(self, "any_entry", _bytes_field(2, wrapped))
-        object.__setattr__(self, "delta_entry", _bytes_field(2, entry))
+        object.__setattr__(self, "any_entry", bytes_field(2, wrapped))
+        object.__setattr__(self, "delta_entry", bytes_field(2, entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,5 +156,6 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _bytes_field(number: int, value: bytes) -> bytes:
+def bytes_field(number: int, value: bytes) -> bytes:
+    """A length-delimited field on the wire: tag, length, value."""
     return _varint(number << 3 | 2) + _varint(len(value)) + value

@@ -82,6 +82,11 @@ def outbound(
     return cluster
 
 
+def accounts(endpoints: Sequence[Endpoint]) -> frozenset[tuple[str, str, bool]]:
+    """(namespace, service account, mTLS): all that an EDS cluster says of its endpoints."""
+    return frozenset((item.namespace, item.service_account, item.mtls) for item in endpoints)
+
+
 def _dns_endpoints(
     service: Service, port: Port, subset: str, endpoints: Sequence[Endpoint]
 ) -> Sequence[Endpoint]:

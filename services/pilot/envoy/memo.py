@@ -1,39 +1,78 @@
-"""Resources built once: kept with what they were built from, and built again only when one of those is another object."""
+"""What was built for one scope and serves the next: kept below the host it is about, with what it was built from.
+
+Scopes differ by little: most of what one namespace sees of a host is, byte for byte, what the others see.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar, cast
 
-from windward.xds.resource import Resource
+T = TypeVar("T")
+
+
+class _Variant:
+    """A value, the inputs that it was built from, and the mesh's version that asked for it last."""
+
+    __slots__ = ("inputs", "used", "value")
+
+    def __init__(self, inputs: tuple[object, ...], value: Any, used: int) -> None:
+        self.inputs = inputs
+        self.value = value
+        self.used = used
 
 
 class Memo:
-    """name -> (inputs, resource). Inputs are compared by identity (snapshots share what did not change), then equality."""
+    """(host, key) -> the values built from different inputs. Inputs are compared by identity, then equality.
+
+    It saves work only: what it gives back is what ``build`` would have made.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[tuple[object, ...], Resource]] = {}
-        self._used: set[Hashable] = set()
+        self._kept: dict[str, dict[Hashable, list[_Variant]]] = {}
+        self.version = 0
+        """The mesh's version that is being built."""
         self.built = 0
 
     def get(
-        self, key: Hashable, inputs: tuple[object, ...], build: Callable[[], Resource]
-    ) -> Resource:
-        self._used.add(key)
-        kept = self._kept.get(key)
-        if kept is not None and _equal(kept[0], inputs):
-            return kept[1]
+        self, host: str, key: Hashable, inputs: tuple[object, ...], build: Callable[[], T]
+    ) -> T:
+        of_host = self._kept.get(host)
+        if of_host is None:
+            of_host = self._kept[host] = {}
+        variants = of_host.get(key)
+        if variants is None:
+            variants = of_host[key] = []
+        for variant in variants:
+            if _equal(variant.inputs, inputs):
+                variant.used = self.version
+                return cast("T", variant.value)
         made = build()
         self.built += 1
-        if kept is not None and kept[1] == made:
-            made = kept[1]
-        self._kept[key] = (inputs, made)
+        for variant in variants:
+            if variant.value == made:
+                # Other inputs, the same outcome: one object for all who have it, and nothing to send.
+                made = cast("T", variant.value)
+                break
+        variants.append(_Variant(inputs, made, self.version))
         return made
 
-    def sweep(self) -> None:
-        """Forget what nobody asked for since the last sweep."""
-        self._kept = {key: value for key, value in self._kept.items() if key in self._used}
-        self._used = set()
+    def sweep(self, hosts: Iterable[str]) -> None:
+        """After every scope took over a change of these hosts: forget what the newer values stand in for."""
+        for host in hosts:
+            of_host = self._kept.get(host, {})
+            for key, variants in of_host.items():
+                newest = max(variant.used for variant in variants)
+                if newest == self.version and len(variants) > 1:
+                    of_host[key] = [item for item in variants if item.used == newest]
+
+    def forget(self, hosts: Iterable[str]) -> None:
+        """These hosts are gone."""
+        for host in hosts:
+            self._kept.pop(host, None)
 
 
 def _equal(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    return all(one is other or one == other for one, other in zip(before, now, strict=True))
+    return len(before) == len(now) and all(
+        old is new or old == new for old, new in zip(before, now, strict=True)
+    )

@@ -5,8 +5,10 @@ Source: istio pilot/pkg/networking/core/{httproute,gateway}.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from hashlib import blake2b
 
 from envoy.config.route.v3 import route_components_pb2 as route
 from envoy.config.route.v3 import route_pb2
@@ -16,10 +18,13 @@ from services.pilot.envoy import names
 from services.pilot.envoy.common import duration
 from services.pilot.envoy.route import RouteContext, http_routes, retry_policy
 from services.pilot.model.service import Port, Service
+from services.pilot.registry.mesh import origin_of
 from windward.config.gateway import Gateway, Server
 from windward.config.hosts import DOMAIN_SUFFIX, matches, resolve
 from windward.config.object import ConfigObject
 from windward.config.virtual_service import VirtualService
+from windward.xds import resource as xds
+from windward.xds.resource import Origin, Resource, bytes_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +93,115 @@ def aliases(host: str, namespace: str) -> list[str]:
     return [f"{name}.{owner}.svc", f"{name}.{owner}", *own]
 
 
-def route_configuration(
-    name: str, hosts: Sequence[route.VirtualHost], fallback: route.VirtualHost | None
-) -> route_pb2.RouteConfiguration:
-    """Hosts in name order; a domain belongs to the first that claims it (Envoy refuses duplicates)."""
-    taken: set[str] = set()
-    kept = []
-    for host in sorted(hosts, key=lambda item: item.name):
-        fresh = [domain for domain in host.domains if domain.lower() not in taken]
-        taken.update(domain.lower() for domain in fresh)
-        if fresh:
-            copy = route.VirtualHost()
-            copy.CopyFrom(host)
-            del copy.domains[:]
-            copy.domains.extend(dict.fromkeys(fresh))
-            kept.append(copy)
-    if fallback is not None and "*" not in taken:
-        kept.append(fallback)
-    return route_pb2.RouteConfiguration(
-        name=name,
-        virtual_hosts=kept,
-        validate_clusters=wrappers_pb2.BoolValue(value=False),
-        max_direct_response_body_size_bytes=wrappers_pb2.UInt32Value(value=1_048_576),
+@dataclass(frozen=True, slots=True)
+class HostRoutes:
+    """A virtual host as bytes, ready to be spliced into route configurations."""
+
+    name: str
+    domains: frozenset[str]
+    """In lower case: Envoy refuses a configuration that says one twice, whatever the case."""
+    body: bytes
+    origins: tuple[Origin, ...]
+    field: bytes = dataclass_field(init=False, repr=False, compare=False)
+    """``RouteConfiguration.virtual_hosts``, tag and length included."""
+    digest: bytes = dataclass_field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", bytes_field(VIRTUAL_HOSTS, self.body))
+        object.__setattr__(self, "digest", blake2b(self.body, digest_size=16).digest())
+
+
+def host_routes(
+    service: Service,
+    port: Port,
+    rule: ConfigObject[VirtualService] | None,
+    viewer: Viewer,
+    port_of: Callable[[str, int], int],
+    *,
+    with_port_only: bool,
+) -> HostRoutes:
+    host = outbound_host(service, port, rule, viewer, port_of, with_port_only=with_port_only)
+    origins = (service.origin, *((origin_of(rule),) if rule else ()))
+    return spliceable(host, origins)
+
+
+def spliceable(host: route.VirtualHost, origins: tuple[Origin, ...] = ()) -> HostRoutes:
+    unique = list(dict.fromkeys(host.domains))
+    if len(unique) != len(host.domains):
+        del host.domains[:]
+        host.domains.extend(unique)
+    return HostRoutes(
+        host.name,
+        frozenset(domain.lower() for domain in unique),
+        host.SerializeToString(deterministic=True),
+        origins,
     )
+
+
+def route_configuration(
+    name: str,
+    hosts: Sequence[HostRoutes],
+    fallback: HostRoutes | None,
+    *,
+    origins: tuple[Origin, ...] = (),
+    disjoint: bool = False,
+) -> Resource:
+    """Hosts in the order given, joined from their bytes; a domain belongs to the first that claims it.
+
+    ``disjoint``: the caller knows that no two hosts share a domain. Concatenated fields are one message: the bytes are
+    those that the whole message, serialised at once, would have. The version is a digest of the hosts' digests, so that
+    a long configuration need not be hashed again for one host of many.
+    """
+    kept = list(hosts) if disjoint else _resolved(hosts)
+    if fallback is not None and not any("*" in host.domains for host in kept):
+        kept.append(fallback)
+    version = blake2b(name.encode(), digest_size=8)
+    for host in kept:
+        version.update(host.digest)
+    parts = [route_pb2.RouteConfiguration(name=name).SerializeToString()]
+    parts += [host.field for host in kept]
+    parts.append(REST)
+    origins += tuple(origin for host in kept for origin in host.origins)
+    return Resource(xds.ROUTE, name, b"".join(parts), origins, version.hexdigest())
+
+
+VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
+REST = route_pb2.RouteConfiguration(
+    validate_clusters=wrappers_pb2.BoolValue(value=False),
+    max_direct_response_body_size_bytes=wrappers_pb2.UInt32Value(value=1_048_576),
+).SerializeToString(deterministic=True)
+
+
+def are_disjoint(hosts: Iterable[HostRoutes]) -> bool:
+    taken: set[str] = set()
+    count = 0
+    for host in hosts:
+        taken |= host.domains
+        count += len(host.domains)
+    return count == len(taken)
+
+
+def _resolved(hosts: Iterable[HostRoutes]) -> list[HostRoutes]:
+    """Every domain with the first host that claims it."""
+    taken: set[str] = set()
+    kept: list[HostRoutes] = []
+    for host in hosts:
+        fresh = host if taken.isdisjoint(host.domains) else _without(host, taken)
+        if fresh is not None:
+            taken |= fresh.domains
+            kept.append(fresh)
+    return kept
+
+
+def _without(host: HostRoutes, taken: set[str]) -> HostRoutes | None:
+    """The host less the domains that others have; None when nothing is left."""
+    message = route.VirtualHost.FromString(host.body)
+    fresh = [domain for domain in message.domains if domain.lower() not in taken]
+    if not fresh:
+        return None
+    del message.domains[:]
+    message.domains.extend(fresh)
+    return spliceable(message, host.origins)
 
 
 def unknown_hosts(*, allow_any: bool) -> route.VirtualHost:

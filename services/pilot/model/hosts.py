@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from windward.config.hosts import matches
 
@@ -13,23 +13,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class HostIndex(Generic[T]):
-    """Exact hosts by name; the few wildcards are asked one by one."""
+    """Exact hosts by name; the few wildcards are asked one by one. Items stand in an order of their own below each host."""
 
     exact: Mapping[str, tuple[T, ...]] = field(default_factory=dict)
     wildcards: tuple[tuple[str, T], ...] = ()
 
-    @classmethod
-    def of(cls, items: Iterable[T], hosts_of: Callable[[T], Iterable[str]]) -> HostIndex[T]:
-        """``hosts_of``: an item's hosts, completed. The items' order is kept below each host."""
-        exact: dict[str, list[T]] = {}
-        wildcards: list[tuple[str, T]] = []
-        for item in items:
-            for host in hosts_of(item):
-                if host.startswith("*"):
-                    wildcards.append((host, item))
-                else:
-                    exact.setdefault(host, []).append(item)
-        return cls({host: tuple(found) for host, found in exact.items()}, tuple(wildcards))
+    def changed(
+        self,
+        pairs: Iterable[tuple[T | None, T | None]],
+        hosts_of: Callable[[T], Iterable[str]],
+        order: Callable[[T], Any],
+    ) -> HostIndex[T]:
+        """The index after replacements (what goes, what comes). ``hosts_of``: an item's hosts, completed."""
+        exact = dict(self.exact)
+        wildcards = list(self.wildcards)
+        for gone, come in pairs:
+            if gone is not None:
+                for host in hosts_of(gone):
+                    if host.startswith("*"):
+                        wildcards = [pair for pair in wildcards if pair != (host, gone)]
+                        continue
+                    left = tuple(item for item in exact.get(host, ()) if item is not gone)
+                    if left:
+                        exact[host] = left
+                    else:
+                        exact.pop(host, None)
+            if come is not None:
+                for host in hosts_of(come):
+                    if host.startswith("*"):
+                        wildcards.append((host, come))
+                    else:
+                        exact[host] = tuple(sorted((*exact.get(host, ()), come), key=order))
+        wildcards.sort(key=lambda pair: order(pair[1]))
+        return HostIndex(exact, tuple(wildcards))
 
     def candidates(self, host: str) -> tuple[T, ...]:
         """Every item that may be about a host: those that name it, then those whose wildcard covers it."""

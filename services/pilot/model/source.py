@@ -18,8 +18,8 @@ class GroupView(Protocol):
 
 
 class ResourceSource(Protocol):
-    def attach(self, proxy: Proxy, wake: Callable[[], None]) -> GroupView:
-        """The view of the proxy's group; built at once if it is the first of its group.
+    async def attach(self, proxy: Proxy, wake: Callable[[], None]) -> GroupView:
+        """The view of the proxy's group; built, in slices, if it is the first of its group.
 
         ``wake`` is called on the loop after ``current`` was replaced. The source paces the wakes of many streams, so that
         the loop is never held; between two wakes of a stream ``current`` may have been replaced more than once.

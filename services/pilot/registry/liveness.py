@@ -24,6 +24,8 @@ DOUBT_S = 0.5
 
 WorkloadKey = tuple[str, str]
 """(namespace, name)."""
+Served = dict[WorkloadKey, tuple[RegisteredWorkload, bool] | None]
+"""Workload -> (what it registered, whether it is healthy); None: not served."""
 
 
 class Liveness(Enum):
@@ -48,6 +50,8 @@ class LivenessTable:
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
         self._held: dict[WorkloadKey, _Held] = {}
+        self._doubtful: set[WorkloadKey] = set()
+        """Those that are not alive: the only ones that time changes."""
         self._doubt_until_s = 0.0
         self._vanished: dict[WorkloadKey, float] = {}
 
@@ -57,26 +61,28 @@ class LivenessTable:
 
     def apply(
         self, put: Iterable[RegisteredWorkload], vanished: Iterable[WorkloadKey], now_s: float
-    ) -> bool:
-        """Take in one batch; True if anything that is served has changed."""
-        before = self._view()
+    ) -> Served:
+        """Take in one batch; what is served otherwise than before."""
+        before: Served = {}
         for workload in put:
             key = (workload.namespace, workload.name)
+            before.setdefault(key, self._served(key))
+            self._vanished.pop(key, None)
+            self._doubtful.discard(key)
             if workload.deregistered:
                 self._held.pop(key, None)
             else:
                 self._held[key] = _Held(workload, Liveness.ALIVE)
-        for workload in put:
-            self._vanished.pop((workload.namespace, workload.name), None)
         for key in vanished:
             if key in self._held:
+                before.setdefault(key, self._served(key))
                 self._vanished[key] = now_s
                 grace_s = self._ttl_s if now_s < self._doubt_until_s else DOUBT_S
                 self._suspect(key, now_s + grace_s)
-        self._suspect_many(now_s)
-        return self._view() != before
+        self._suspect_many(now_s, before)
+        return self._changed(before)
 
-    def _suspect_many(self, now_s: float) -> None:
+    def _suspect_many(self, now_s: float, before: Served) -> None:
         """More than a tenth, and five, within a TTL: that is the store, not the workloads."""
         recent = [key for key, at_s in self._vanished.items() if now_s - at_s <= self._ttl_s]
         self._vanished = {key: self._vanished[key] for key in recent}
@@ -85,18 +91,20 @@ class LivenessTable:
         self.outage(now_s)
         for key in recent:
             if key in self._held:
+                before.setdefault(key, self._served(key))
                 self._suspect(key, now_s + self._ttl_s)
 
     def _suspect(self, key: WorkloadKey, until_s: float) -> None:
         held = self._held[key]
         held.state, held.until_s = Liveness.SUSPECTED, until_s
+        self._doubtful.add(key)
 
-    def tick(self, now_s: float) -> bool:
-        """Let time pass: suspicions end, the expired are forgotten. True if anything that is served has changed."""
-        before = self._view()
-        for key, held in list(self._held.items()):
-            if held.state is Liveness.ALIVE or now_s < held.until_s:
-                continue
+    def tick(self, now_s: float) -> Served:
+        """Let time pass: suspicions end, the expired are forgotten. What is served otherwise than before."""
+        before: Served = {}
+        for key in sorted(k for k in self._doubtful if now_s >= self._held[k].until_s):
+            held = self._held[key]
+            before[key] = self._served(key)
             if held.state is Liveness.SUSPECTED:
                 held.state, held.until_s = (
                     Liveness.EXPIRED,
@@ -104,22 +112,24 @@ class LivenessTable:
                 )
             else:
                 del self._held[key]
-        return self._view() != before
+                self._doubtful.discard(key)
+        return self._changed(before)
 
     def next_tick_s(self) -> float | None:
         """When ``tick`` has something to do; None when nothing is pending."""
-        due = [held.until_s for held in self._held.values() if held.state is not Liveness.ALIVE]
-        return min(due) if due else None
+        return min((self._held[key].until_s for key in self._doubtful), default=None)
 
     def workloads(self) -> list[tuple[RegisteredWorkload, bool]]:
         """(workload, healthy) of everything that is served, in key order."""
-        return [
-            (held.workload, held.state is not Liveness.EXPIRED and not held.workload.unhealthy)
-            for _, held in sorted(self._held.items())
-        ]
+        return [served for key in sorted(self._held) if (served := self._served(key))]
 
-    def _view(self) -> list[tuple[WorkloadKey, RegisteredWorkload, bool]]:
-        return [
-            (key, held.workload, held.state is not Liveness.EXPIRED)
-            for key, held in sorted(self._held.items())
-        ]
+    def _served(self, key: WorkloadKey) -> tuple[RegisteredWorkload, bool] | None:
+        held = self._held.get(key)
+        if held is None:
+            return None
+        healthy = held.state is not Liveness.EXPIRED and not held.workload.unhealthy
+        return held.workload, healthy
+
+    def _changed(self, before: Served) -> Served:
+        """Of the workloads looked at, those that are served otherwise now."""
+        return {key: now for key, served in before.items() if (now := self._served(key)) != served}

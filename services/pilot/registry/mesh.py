@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from services.pilot.model.service import Endpoint, Port, Protocol, Service, labels_match
+from services.pilot.model.service import Endpoint, Port, Protocol, Service
 from windward.config.object import ConfigObject
-from windward.config.service_entry import Location, Resolution, ServiceEntry
+from windward.config.service_entry import Location, ServiceEntry
 from windward.config.workload_entry import WorkloadEntry
 from windward.registration import RegisteredWorkload
 from windward.xds.resource import Origin
@@ -87,17 +86,4 @@ def endpoint_of_workload(workload: RegisteredWorkload, *, healthy: bool) -> Endp
         weight=workload.weight or 1,
         mtls=True,
         healthy=healthy,
-    )
-
-
-def selected_endpoints(
-    service: Service, candidates: Mapping[str, Iterable[Endpoint]]
-) -> tuple[Endpoint, ...]:
-    """The workloads of the service's own namespace that its selector names."""
-    if service.selector is None or service.resolution is Resolution.NONE:
-        return ()
-    return tuple(
-        endpoint
-        for endpoint in candidates.get(service.namespace, ())
-        if service.selector and labels_match(service.selector, endpoint.labels)
     )

@@ -76,7 +76,7 @@ class DiscoveryServer:
         request = variant.parse(first)
         proxy = _proxy(request.node, context)
         woken = asyncio.Event()
-        view = self._source.attach(proxy, woken.set)
+        view = await self._source.attach(proxy, woken.set)
         state = variant.state(view.current)
         number = self._connected.add(Connected(proxy, state, datetime.now(UTC)))
         metrics.CONNECTED.set(len(self._connected))

@@ -17,12 +17,15 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from services.pilot.envoy.generate import Generator, Options, Resources
-from services.pilot.envoy.memo import Memo
+from services.pilot.envoy.generate import generate as generate_all
+from services.pilot.envoy.options import Options
+from services.pilot.envoy.scope import Resources
 from services.pilot.model.proxy import Interception, Proxy, ProxyType
-from services.pilot.snapshot import MeshSnapshot, build_snapshot
+from services.pilot.registry.liveness import Served
+from services.pilot.snapshot import Delta, MeshSnapshot
+from services.pilot.state import MeshState
 from windward.config.decode import decode_object
-from windward.config.object import ConfigObject
+from windward.config.object import ConfigObject, ObjectKey
 from windward.identity.spiffe_id import workload_id
 from windward.registration import RegisteredWorkload
 from windward.xds import resource as xds
@@ -135,24 +138,34 @@ def router(address: str = "127.7.0.100", **changes: Any) -> Proxy:
     )
 
 
+def change(
+    state: MeshState,
+    *objects: ConfigObject[Any],
+    workloads: Iterable[RegisteredWorkload] = (),
+    removed: Iterable[ObjectKey] = (),
+    gone: Iterable[tuple[str, str]] = (),
+    revision: int = 1,
+) -> Delta:
+    """Objects and workloads put, objects and workloads removed."""
+    changed: dict[ObjectKey, ConfigObject[Any] | None] = {item.key: item for item in objects}
+    changed.update(dict.fromkeys(removed))
+    served: Served = {(item.namespace, item.name): (item, not item.unhealthy) for item in workloads}
+    served.update(dict.fromkeys(gone))
+    return state.apply(changed, served, revision)
+
+
 def snap(
     *objects: ConfigObject[Any],
     workloads: Iterable[RegisteredWorkload] = (),
-    before: MeshSnapshot | None = None,
     revision: int = 1,
 ) -> MeshSnapshot:
-    by_key = {item.key: item for item in objects}
-    alive = [(item, not item.unhealthy) for item in workloads]
-    return build_snapshot(by_key, alive, before or MeshSnapshot(), revision)
+    state = MeshState()
+    change(state, *objects, workloads=workloads, revision=revision)
+    return state.snapshot
 
 
-def generate(
-    snapshot: MeshSnapshot,
-    proxy: Proxy,
-    options: Options = OPTIONS,
-    memo: Memo | None = None,
-) -> Resources:
-    return Generator(snapshot, proxy, options, memo or Memo()).generate()
+def generate(snapshot: MeshSnapshot, proxy: Proxy, options: Options = OPTIONS) -> Resources:
+    return generate_all(snapshot, proxy, options)
 
 
 def cluster(made: Resources, name: str) -> cluster_pb2.Cluster:

@@ -18,9 +18,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf.json_format import MessageToDict
 
 from services.pilot.envoy.common import address, pack
-from services.pilot.envoy.generate import Resources
 from services.pilot.envoy.http import manager_filter
 from services.pilot.envoy.route import FAULT_FILTER
+from services.pilot.envoy.scope import Resources
 from services.pilot.model.proxy import Proxy
 from tests.unit.pilot.mesh import WITH_MIXER, generate
 from tests.unit.pilot.whole import MESH_PROXIES, whole_mesh

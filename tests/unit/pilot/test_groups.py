@@ -6,54 +6,83 @@ from dataclasses import replace
 import pytest
 
 from services.pilot.groups import Groups, group_key
-from services.pilot.model.proxy import Interception, ProxyType
+from services.pilot.model.proxy import Interception, Proxy, ProxyType
+from services.pilot.state import MeshState
 from tests.unit.pilot.mesh import (
     OPTIONS,
     REVIEWS,
+    change,
     direct,
     make,
     service_entry,
     sidecar,
-    snap,
     workload,
 )
-from tests.unit.pilot.watched import Watched
+from tests.unit.pilot.watched import Watched, watch
 from windward.identity.spiffe_id import workload_id
 from windward.xds import resource as xds
 
 NAME = f"outbound|9080||{REVIEWS}"
 
 
+class Mesh:
+    """Groups, and the state that they follow."""
+
+    def __init__(self) -> None:
+        self.groups = Groups(OPTIONS)
+        self.state = MeshState()
+
+    async def change(self, *objects, **more) -> int:
+        """How many groups had other resources for it."""
+        delta = change(self.state, *objects, **more)
+        return await self.groups.publish(self.state.snapshot, delta)
+
+    async def watch(self, proxy: Proxy) -> Watched:
+        return await watch(self.groups, proxy)
+
+
 @pytest.fixture
-def groups() -> Groups:
-    return Groups(OPTIONS)
+def mesh() -> Mesh:
+    return Mesh()
 
 
-async def test_the_first_of_a_group_is_served_at_once(groups):
-    await groups.publish(snap(service_entry(), revision=5))
-    view = Watched(groups, sidecar())
+def differing(old, new):
+    return [
+        (type_url, name)
+        for type_url in {**old, **new}
+        for name in {**old.get(type_url, {}), **new.get(type_url, {})}
+        if old.get(type_url, {}).get(name) is not new.get(type_url, {}).get(name)
+    ]
+
+
+async def test_the_first_of_a_group_is_served_at_once(mesh):
+    await mesh.change(service_entry(), revision=5)
+    view = await mesh.watch(sidecar())
     assert (view.current.version, view.current.revision) == (1, 5)
     assert NAME in view.current.by_type[xds.CLUSTER]
 
 
-async def test_proxies_of_one_group_share_one_set(groups):
-    first = Watched(groups, sidecar())
-    second = Watched(groups, replace(sidecar(), id="another", name="another"))
+async def test_proxies_of_one_group_share_one_set(mesh):
+    first = await mesh.watch(sidecar())
+    second = await mesh.watch(replace(sidecar(), id="another", name="another"))
     assert first.current is second.current
 
 
-async def test_groups_of_one_scope_share_resources(groups):
-    await groups.publish(snap(service_entry(), workloads=[workload()]))
-    one = Watched(groups, sidecar("127.7.0.9")).current.by_type
-    other = Watched(groups, sidecar("127.7.0.2", account="reviews")).current.by_type
-    for type_url, name in (
-        (xds.CLUSTER, NAME),
-        (xds.ENDPOINT, NAME),
-        (xds.ROUTE, "9080"),
-        (xds.LISTENER, "virtualOutbound"),
-    ):
-        assert one[type_url][name] is other[type_url][name]
-    assert one[xds.LISTENER]["virtualInbound"] != other[xds.LISTENER]["virtualInbound"]
+async def test_groups_of_one_scope_share_resources(mesh):
+    await mesh.change(service_entry(), workloads=[workload()])
+    one = (await mesh.watch(sidecar("127.7.0.9"))).current
+    other = (await mesh.watch(sidecar("127.7.0.2", account="reviews"))).current
+    assert one.layers[1] is other.layers[1]
+    assert one.layers[0] != other.layers[0]
+
+
+async def test_scopes_share_what_is_the_same_in_them(mesh):
+    await mesh.change(service_entry(), workloads=[workload()])
+    one = (await mesh.watch(sidecar())).current
+    other = (await mesh.watch(sidecar(namespace="other"))).current
+    for type_url in (xds.CLUSTER, xds.ENDPOINT):
+        assert one.get(type_url, NAME) is other.get(type_url, NAME)
+    assert one.get(xds.ROUTE, "9080") != other.get(xds.ROUTE, "9080")
 
 
 ME = sidecar()
@@ -71,85 +100,112 @@ LOOK_ALIKES = [
 
 
 @pytest.mark.parametrize("other", LOOK_ALIKES)
-async def test_a_proxy_that_differs_in_anything_is_of_another_group(groups, other):
+async def test_a_proxy_that_differs_in_anything_is_of_another_group(mesh, other):
     assert group_key(other) != group_key(ME)
-    mine, theirs = Watched(groups, ME), Watched(groups, other)
+    mine, theirs = await mesh.watch(ME), await mesh.watch(other)
     assert mine.current is not theirs.current
 
 
-async def test_nothing_of_one_namespace_reaches_another(groups):
-    await groups.publish(snap(service_entry(exportTo=["."]), workloads=[workload()]))
-    assert NAME in Watched(groups, sidecar()).current.by_type[xds.CLUSTER]
-    hostile = Watched(groups, sidecar("127.7.0.2", namespace="evil", account="reviews")).current
-    assert not hostile.by_type[xds.ENDPOINT]
-    assert "9080" not in hostile.by_type[xds.ROUTE]
+async def test_nothing_of_one_namespace_reaches_another(mesh):
+    await mesh.change(service_entry(exportTo=["."]), workloads=[workload()])
+    assert NAME in (await mesh.watch(sidecar())).current.by_type[xds.CLUSTER]
+    hostile = await mesh.watch(sidecar("127.7.0.2", namespace="evil", account="reviews"))
+    assert not hostile.current.by_type[xds.ENDPOINT]
+    assert "9080" not in hostile.current.by_type[xds.ROUTE]
 
 
-async def test_waiting_for_what_is_newer(groups):
-    view = Watched(groups, sidecar())
-    waiting = asyncio.create_task(view.changed(view.current.version))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    await groups.publish(snap(service_entry()))
-    made = await asyncio.wait_for(waiting, 5)
-    assert made is view.current
-    assert made.version == 1
-    assert await view.changed(0) is made
+async def test_streams_are_woken_when_something_differs_for_them(mesh):
+    views = [await mesh.watch(sidecar()) for _ in range(50)]
+    elsewhere = await mesh.watch(sidecar(namespace="other"))
+    assert await mesh.change(service_entry(exportTo=["."])) == 1
+    made = {id(view.current) for view in views}
+    assert len(made) == 1
+    assert [view.wakes for view in views] == [1] * 50
+    assert elsewhere.wakes == 0
 
 
-async def test_many_wait_for_one_change(groups):
-    views = [Watched(groups, sidecar()) for _ in range(5)]
-    waiting = [asyncio.create_task(view.changed(0)) for view in views]
-    await asyncio.sleep(0)
-    await groups.publish(snap())
-    made = await asyncio.wait_for(asyncio.gather(*waiting), 5)
-    assert all(item is made[0] for item in made)
-
-
-async def test_an_endpoint_changes_one_resource(groups):
-    objects = [service_entry(), service_entry("ratings")]
-    before = snap(*objects, workloads=[workload()])
-    await groups.publish(before)
-    view = Watched(groups, sidecar())
-    old = view.current.by_type
-    moved = snap(*objects, workloads=[workload(address="127.7.0.3")], before=before)
-    await groups.publish(moved)
-    new = view.current.by_type
-    changed = [
-        (type_url, name)
-        for type_url, named in new.items()
-        for name, item in named.items()
-        if old[type_url].get(name) is not item
-    ]
-    assert changed == [(xds.ENDPOINT, NAME)]
-
-
-async def test_a_snapshot_without_a_difference_changes_no_resource(groups):
+async def test_what_makes_no_difference_wakes_nobody_and_is_in_force_all_the_same(mesh):
     policy = make("PeerAuthentication", "default", {"mtls": {"mode": "STRICT"}})
-    first = snap(service_entry(), policy, workloads=[workload()])
-    await groups.publish(first)
-    view = Watched(groups, direct("127.7.0.2", account="reviews"))
-    old = view.current.by_type
-    await groups.publish(snap(service_entry(), policy, workloads=[workload()], before=first))
-    assert view.current.version == 2
-    for type_url, named in view.current.by_type.items():
-        assert all(item is old[type_url][name] for name, item in named.items())
+    await mesh.change(service_entry(), policy, workloads=[workload()])
+    view = await mesh.watch(direct("127.7.0.2", account="reviews"))
+    old = view.current
+    assert await mesh.change(service_entry(), policy, workloads=[workload()], revision=9) == 0
+    assert (view.wakes, view.current.version, view.current.revision) == (0, old.version, 9)
+    assert view.current.layers == old.layers
+    assert await mesh.change(make("WorkloadGroup", "g", {"template": {}}), revision=10) == 0
+    assert view.current.revision == 10
 
 
-async def test_a_group_ends_with_its_last_member(groups):
-    first, second = Watched(groups, sidecar()), Watched(groups, sidecar())
+async def test_an_endpoint_changes_one_resource(mesh):
+    objects = [service_entry(), service_entry("ratings")]
+    await mesh.change(*objects, workloads=[workload()])
+    view = await mesh.watch(sidecar())
+    old = view.current
+    await mesh.change(workloads=[workload(address="127.7.0.3")])
+    assert differing(old.by_type, view.current.by_type) == [(xds.ENDPOINT, NAME)]
+    assert view.current.changed_since(old.version) == {xds.ENDPOINT: {NAME}}
+
+
+async def test_a_sidecar_moves_a_proxy_to_another_scope_and_back(mesh):
+    ratings = "outbound|9080||ratings.shop.svc.cluster.local"
+    await mesh.change(service_entry(), service_entry("ratings"))
+    view, other = await mesh.watch(sidecar()), await mesh.watch(sidecar(namespace="other"))
+    item = make("Sidecar", "default", {"egress": [{"hosts": ["./reviews.shop.svc.cluster.local"]}]})
+    assert await mesh.change(item) == 1
+    assert view.current.get(xds.CLUSTER, NAME)
+    assert view.current.get(xds.CLUSTER, ratings) is None
+    assert view.current.changed_since(1) is None
+    assert other.current.get(xds.CLUSTER, ratings)
+    assert await mesh.change(removed=[item.key]) == 1
+    assert view.current.get(xds.CLUSTER, ratings)
+    assert view.wakes == 2
+
+
+async def test_what_routes_in_sight_go_to_is_in_sight(mesh):
+    ratings = "outbound|9080||ratings.shop.svc.cluster.local"
+    route = {"hosts": ["reviews"], "http": [{"route": [{"destination": {"host": "ratings"}}]}]}
+    item = make("Sidecar", "default", {"egress": [{"hosts": ["./reviews.shop.svc.cluster.local"]}]})
+    rule = make("VirtualService", "r", route)
+    await mesh.change(service_entry(), service_entry("ratings"), item)
+    view = await mesh.watch(sidecar())
+    assert view.current.get(xds.CLUSTER, ratings) is None
+    await mesh.change(rule)
+    assert view.current.get(xds.CLUSTER, ratings)
+    assert view.current.get(xds.ENDPOINT, ratings)
+    assert b"ratings.shop.svc.cluster.local:9080" not in view.current.get(xds.ROUTE, "9080").body
+    await mesh.change(removed=[rule.key])
+    assert view.current.get(xds.CLUSTER, ratings) is None
+
+
+async def test_a_proxy_that_attaches_while_its_scope_is_built_gets_what_came_meanwhile(mesh):
+    entries = [service_entry(f"s{number}") for number in range(300)]
+    await mesh.change(*entries)
+    attaching = asyncio.create_task(mesh.watch(sidecar()))
+    await asyncio.sleep(0)
+    assert not attaching.done()
+    await mesh.change(service_entry(), removed=[entries[0].key])
+    view = await attaching
+    assert view.current.get(xds.CLUSTER, NAME)
+    assert view.current.get(xds.CLUSTER, "outbound|9080||s0.shop.svc.cluster.local") is None
+
+
+async def test_a_scope_that_nobody_waits_for_any_more_is_built_by_the_next(mesh):
+    await mesh.change(*(service_entry(f"s{number}") for number in range(300)))
+    attaching = asyncio.create_task(mesh.watch(sidecar()))
+    await asyncio.sleep(0)
+    attaching.cancel()
+    await asyncio.wait({attaching})
+    view = await mesh.watch(sidecar())
+    assert view.current.get(xds.CLUSTER, "outbound|9080||s299.shop.svc.cluster.local")
+
+
+async def test_a_group_ends_with_its_last_member(mesh):
+    first, second = await mesh.watch(sidecar()), await mesh.watch(sidecar())
     shared = second.current
     first.detach()
     first.detach()
-    third = Watched(groups, sidecar())
+    third = await mesh.watch(sidecar())
     assert third.current is shared
     second.detach()
     third.detach()
-    assert Watched(groups, sidecar()).current is not shared
-
-
-async def test_who_left_is_not_woken(groups):
-    gone, stays = Watched(groups, sidecar()), Watched(groups, sidecar())
-    gone.detach()
-    await groups.publish(snap(service_entry()))
-    assert (gone.wakes, stays.wakes) == (0, 1)
+    assert (await mesh.watch(sidecar())).current is not shared

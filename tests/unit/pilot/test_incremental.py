@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.pilot.envoy.memo import Memo
-from services.pilot.snapshot import MeshSnapshot, build_snapshot
+from services.pilot.groups import Groups
+from services.pilot.snapshot import Delta, MeshSnapshot
+from services.pilot.state import MeshState
 from tests.unit.pilot.mesh import (
     WITH_MIXER,
+    change,
     direct,
     generate,
     make,
@@ -18,9 +22,11 @@ from tests.unit.pilot.mesh import (
     router,
     service_entry,
     sidecar,
+    snap,
     workload,
 )
-from windward.config.object import ConfigObject, ObjectKey
+from tests.unit.pilot.watched import watch
+from windward.config.object import ConfigObject
 from windward.registration import RegisteredWorkload
 
 NAMES = ["reviews", "ratings", "details"]
@@ -109,7 +115,20 @@ def workloads(draw) -> RegisteredWorkload:
     return workload(name, f"10.0.0.{number}", ports=ports, unhealthy=draw(st.booleans()))
 
 
-objects = st.one_of(entries(), destination_rules(), virtual_services(), gateways(), policies())
+@st.composite
+def sidecars(draw) -> ConfigObject[Any]:
+    host = st.sampled_from(
+        ["./*", "*/*", "~/*", *(f"*/{name}.shop.svc.cluster.local" for name in NAMES)]
+    )
+    spec: dict[str, Any] = {"egress": [{"hosts": draw(st.lists(host, min_size=1, unique=True))}]}
+    if draw(st.booleans()):
+        spec["workloadSelector"] = {"labels": {"app": draw(names)}}
+    return make("Sidecar", draw(names), spec, namespace=draw(namespaces), born=draw(born))
+
+
+objects = st.one_of(
+    entries(), destination_rules(), virtual_services(), gateways(), policies(), sidecars()
+)
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("put"), objects),
@@ -123,25 +142,31 @@ steps = st.lists(
 
 
 class Mesh:
-    """The state that the index holds, changed one step at a time."""
+    """A history, applied one step at a time; what there is now is kept beside it, for a state that starts from nothing."""
 
     def __init__(self) -> None:
-        self.objects: dict[ObjectKey, ConfigObject[Any]] = {}
-        self.workloads: dict[str, RegisteredWorkload] = {}
+        self.state = MeshState()
+        self.objects: dict[Any, ConfigObject[Any]] = {}
+        self.workloads: dict[Any, RegisteredWorkload] = {}
 
-    def step(self, what: str, given: Any) -> None:
+    def step(self, what: str, given: Any) -> Delta:
         if what == "put":
             self.objects[given.key] = given
-        elif what == "register":
-            self.workloads[given.address] = given
-        elif what == "remove" and self.objects:
-            del self.objects[sorted(self.objects)[given % len(self.objects)]]
-        elif what == "deregister" and self.workloads:
-            del self.workloads[sorted(self.workloads)[given % len(self.workloads)]]
+            return change(self.state, given)
+        if what == "register":
+            self.workloads[given.namespace, given.name] = given
+            return change(self.state, workloads=[given])
+        held = self.objects if what == "remove" else self.workloads
+        if not held:
+            return change(self.state)
+        key = sorted(held)[given % len(held)]
+        del held[key]
+        if what == "remove":
+            return change(self.state, removed=[key])
+        return change(self.state, gone=[key])
 
-    def snapshot(self, before: MeshSnapshot) -> MeshSnapshot:
-        alive = [(item, not item.unhealthy) for _, item in sorted(self.workloads.items())]
-        return build_snapshot(self.objects, alive, before, 1)
+    def at_once(self) -> MeshSnapshot:
+        return snap(*self.objects.values(), workloads=self.workloads.values())
 
 
 def bodies(made):
@@ -154,15 +179,40 @@ def bodies(made):
 @settings(max_examples=60, deadline=None)
 @given(steps)
 def test_step_by_step_is_the_same_as_at_once(history):
-    mesh, snapshot, memo = Mesh(), MeshSnapshot(), Memo()
+    """States, scopes and groups that lived through a history hold what new ones would build; nothing else wakes them."""
+    asyncio.run(_step_by_step(history))
+
+
+async def _step_by_step(history):
+    mesh, groups = Mesh(), Groups(WITH_MIXER)
+    await groups.publish(mesh.state.snapshot, Delta(checks=True))
+    views = [await watch(groups, proxy) for proxy in PROXIES]
     for what, item in history:
-        mesh.step(what, item)
-        snapshot = mesh.snapshot(snapshot)
-        stepwise = [generate(snapshot, proxy, WITH_MIXER, memo) for proxy in PROXIES]
-        memo.sweep()
-    at_once = mesh.snapshot(MeshSnapshot())
-    for proxy, made in zip(PROXIES, stepwise, strict=True):
-        assert bodies(made) == bodies(generate(at_once, proxy, WITH_MIXER))
+        before = [(view.current, view.wakes) for view in views]
+        delta = mesh.step(what, item)
+        await groups.publish(mesh.state.snapshot, delta)
+        for view, (old, wakes) in zip(views, before, strict=True):
+            named = view.current.changed_since(old.version)
+            differs = _differences(old.by_type, view.current.by_type)
+            assert view.wakes == wakes + bool(differs) or named is None
+            if named is not None:
+                assert differs == {(url, name) for url, found in named.items() for name in found}
+    at_once = mesh.at_once()
+    assert replace(at_once, version=0, revision=0) == replace(
+        mesh.state.snapshot, version=0, revision=0
+    )
+    for proxy, view in zip(PROXIES, views, strict=True):
+        assert bodies(view.current.by_type) == bodies(generate(at_once, proxy, WITH_MIXER))
+
+
+def _differences(old, new):
+    return {
+        (url, name)
+        for url in {**old, **new}
+        for name in {**old.get(url, {}), **new.get(url, {})}
+        if getattr(old.get(url, {}).get(name), "version", None)
+        != getattr(new.get(url, {}).get(name), "version", None)
+    }
 
 
 @settings(max_examples=40, deadline=None)
@@ -171,11 +221,7 @@ def test_the_order_of_independent_changes_does_not_matter(items, random):
     shuffled = list(items)
     random.shuffle(shuffled)
     for proxy in PROXIES:
-        made = []
-        for order in (items, shuffled):
-            snapshot = build_snapshot({item.key: item for item in order}, [], MeshSnapshot(), 1)
-            made.append(bodies(generate(snapshot, proxy)))
-        assert made[0] == made[1]
+        assert bodies(generate(snap(*items), proxy)) == bodies(generate(snap(*shuffled), proxy))
 
 
 @settings(max_examples=40, deadline=None)
@@ -185,7 +231,7 @@ def test_what_routes_and_listeners_refer_to_is_there(items):
     from tests.unit.pilot.mesh import cluster, listener, manager
     from windward.xds import resource as xds
 
-    snapshot = build_snapshot({item.key: item for item in items}, [], MeshSnapshot(), 1)
+    snapshot = snap(*items)
     for proxy in PROXIES:
         made = generate(snapshot, proxy)
         eds = {

@@ -15,7 +15,7 @@ from services.pilot.groups import Groups
 from services.pilot.index import Index, Timing
 from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
 from tests.unit.pilot.mesh import workload as registered
-from tests.unit.pilot.watched import Watched
+from tests.unit.pilot.watched import Watched, watch
 from windward import registration
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
@@ -81,18 +81,18 @@ async def test_ready_with_what_was_there_already():
     await put(store, service_entry())
     await register(store, registered())
     async with running(store) as groups:
-        assert health(Watched(groups, sidecar()).current) == {"127.7.0.2": True}
+        assert health((await watch(groups, sidecar())).current) == {"127.7.0.2": True}
 
 
 async def test_ready_with_an_empty_store():
     async with running(MemoryStore()) as groups:
-        assert Watched(groups, sidecar()).current.version == 1
+        assert (await watch(groups, sidecar())).current.version == 1
 
 
 async def test_config_written_later_arrives_with_its_revision():
     store = MemoryStore()
     async with running(store) as groups:
-        view = Watched(groups, sidecar())
+        view = await watch(groups, sidecar())
         revision = await put(store, service_entry())
         made = await until(view, lambda item: NAME in item.by_type[xds.CLUSTER])
         assert made.revision == revision
@@ -104,7 +104,7 @@ async def test_workloads_come_and_go():
     store = MemoryStore()
     await put(store, service_entry())
     async with running(store) as groups:
-        view = Watched(groups, sidecar())
+        view = await watch(groups, sidecar())
         await register(store, registered())
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
         await register(store, registered(unhealthy=True))
@@ -117,7 +117,7 @@ async def test_a_lease_that_ends_marks_then_forgets():
     store = MemoryStore()
     await put(store, service_entry())
     async with running(store, ttl_s=0.05) as groups:
-        view = Watched(groups, sidecar())
+        view = await watch(groups, sidecar())
         await register(store, registered())
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
         await store.commit(Transaction((Remove(endpoint_key("shop", "reviews-v1")),)))
@@ -135,7 +135,7 @@ async def test_what_cannot_be_read_hurts_nothing_else():
     await put(store, service_entry())
     await register(store, registered())
     async with running(store) as groups:
-        view = Watched(groups, sidecar())
+        view = await watch(groups, sidecar())
         assert health(view.current) == {"127.7.0.2": True}
         await store.commit(Transaction((Write(endpoint_key("shop", "again"), b"\xff"),)))
         await register(store, registered("reviews-v2", "127.7.0.3"))
@@ -145,7 +145,7 @@ async def test_what_cannot_be_read_hurts_nothing_else():
 async def test_many_changes_are_few_snapshots_and_the_last_one_has_all():
     store = MemoryStore()
     async with running(store) as groups:
-        view = Watched(groups, sidecar())
+        view = await watch(groups, sidecar())
         before = view.current.version
         for number in range(50):
             await put(store, service_entry(f"s{number}"))
@@ -164,5 +164,5 @@ async def test_every_kind_that_is_not_pilots_is_left_alone():
     )
     await put(store, group, service_entry())
     async with running(store) as groups:
-        made = Watched(groups, replace(sidecar(), name="other")).current
+        made = (await watch(groups, replace(sidecar(), name="other"))).current
         assert NAME in made.by_type[xds.CLUSTER]

@@ -1,19 +1,23 @@
-"""A stand-in for a stream: it attaches to groups, counts its wakes and waits for newer sets."""
+"""A stream's hold on its group, without a stream: tests wait for newer sets."""
 
 from __future__ import annotations
 
 import asyncio
 
 from services.pilot.model.proxy import Proxy
-from services.pilot.model.source import ResourceSource
+from services.pilot.model.source import GroupView, ResourceSource
 from windward.xds.resource import ResourceSet
 
 
 class Watched:
-    def __init__(self, source: ResourceSource, proxy: Proxy) -> None:
+    def __init__(self) -> None:
         self.wakes = 0
         self._woken = asyncio.Event()
-        self._view = source.attach(proxy, self._wake)
+        self._view: GroupView
+
+    async def attach(self, source: ResourceSource, proxy: Proxy) -> Watched:
+        self._view = await source.attach(proxy, self._wake)
+        return self
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -32,3 +36,7 @@ class Watched:
 
     def detach(self) -> None:
         self._view.detach()
+
+
+async def watch(source: ResourceSource, proxy: Proxy) -> Watched:
+    return await Watched().attach(source, proxy)

@@ -35,7 +35,7 @@ class FakeSource:
     def views(self) -> int:
         return len(self.wakes)
 
-    def attach(self, proxy: Proxy, wake: Callable[[], None]) -> FakeView:
+    async def attach(self, proxy: Proxy, wake: Callable[[], None]) -> FakeView:
         self.attached.append(proxy)
         view = FakeView(self)
         self.wakes[view] = wake

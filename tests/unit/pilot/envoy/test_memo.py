@@ -10,24 +10,40 @@ def maker(body=b"x"):
 
 def test_built_once_for_equal_inputs():
     memo = Memo()
-    first = memo.get("k", ((1, 2), "a"), maker())
-    assert memo.get("k", ((1, 2), "a"), maker(b"never")) is first
+    first = memo.get("host", "k", ((1, 2), "a"), maker())
+    assert memo.get("host", "k", ((1, 2), "a"), maker(b"never")) is first
     assert memo.built == 1
 
 
-def test_built_again_for_other_inputs_and_kept_if_the_bytes_are_the_same():
+def test_several_inputs_are_kept_side_by_side():
     memo = Memo()
-    first = memo.get("k", (1,), maker())
-    assert memo.get("k", (2,), maker()) is first
-    assert memo.get("k", (3,), maker(b"y")) is not first
-    assert memo.built == 3
+    first = memo.get("host", "k", (1,), maker())
+    other = memo.get("host", "k", (2,), maker(b"y"))
+    assert memo.get("host", "k", (1,), maker(b"never")) is first
+    assert memo.get("host", "k", (2,), maker(b"never")) is other
 
 
-def test_what_nobody_asks_for_is_forgotten():
+def test_other_inputs_with_the_same_outcome_are_one_object():
     memo = Memo()
-    used, unused = memo.get("a", (1,), maker()), memo.get("b", (1,), maker())
-    memo.sweep()
-    memo.get("a", (1,), maker())
-    memo.sweep()
-    assert memo.get("a", (1,), maker()) is used
-    assert memo.get("b", (1,), maker()) is not unused
+    first = memo.get("host", "k", (1,), maker())
+    assert memo.get("host", "k", (2,), maker()) is first
+    assert memo.built == 2
+
+
+def test_a_sweep_forgets_what_newer_values_stand_in_for():
+    memo = Memo()
+    old = memo.get("host", "k", (1,), maker(b"old"))
+    untouched = memo.get("host", "other", (1,), maker(b"o"))
+    memo.version = 2
+    new = memo.get("host", "k", (2,), maker(b"new"))
+    memo.sweep(["host", "never heard of"])
+    assert memo.get("host", "k", (2,), maker(b"never")) is new
+    assert memo.get("host", "other", (1,), maker(b"never")) is untouched
+    assert memo.get("host", "k", (1,), maker(b"old")) is not old
+
+
+def test_a_host_that_is_gone_is_forgotten():
+    memo = Memo()
+    old = memo.get("host", "k", (1,), maker())
+    memo.forget(["host", "never heard of"])
+    assert memo.get("host", "k", (1,), maker()) is not old

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pilot.registry.liveness import DOUBT_S, MASS_LEAST, LivenessTable
+from services.pilot.registry.liveness import DOUBT_S, MASS_LEAST, LivenessTable, Served
 from tests.unit.pilot.mesh import workload
 from windward.registration import RegisteredWorkload
 
@@ -127,12 +127,16 @@ STEPS = st.lists(
 )
 
 
+def served(made: LivenessTable) -> Served:
+    return {(item.namespace, item.name): (item, healthy) for item, healthy in made.workloads()}
+
+
 @given(STEPS)
-def test_reports_a_change_exactly_when_what_is_served_changed(steps):
+def test_reports_exactly_what_is_served_otherwise(steps):
     made, now_s = LivenessTable(TTL_S), 0.0
     for what, numbers, later_s in steps:
         now_s += later_s
-        before = made.workloads()
+        before = served(made)
         match what:
             case "put":
                 changed = made.apply([named(number) for number in numbers], [], now_s)
@@ -143,10 +147,13 @@ def test_reports_a_change_exactly_when_what_is_served_changed(steps):
                 changed = made.apply(gone, [], now_s)
             case "outage":
                 made.outage(now_s)
-                changed = False
+                changed = {}
             case _:
                 changed = made.tick(now_s)
-        assert changed == (made.workloads() != before)
+        now = served(made)
+        assert changed == {
+            key: now.get(key) for key in {*before, *now} if before.get(key) != now.get(key)
+        }
 
 
 @given(STEPS)

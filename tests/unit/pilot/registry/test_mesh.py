@@ -6,7 +6,6 @@ from services.pilot.registry.mesh import (
     endpoint_of_workload,
     listed_endpoints,
     origin_of,
-    selected_endpoints,
     services_of,
 )
 from tests.unit.pilot.mesh import make, port, service_entry, workload
@@ -63,20 +62,6 @@ def test_a_live_workload_speaks_the_mesh_mtls():
         "reviews",
         {"http": 8080},
     )
-
-
-def test_a_selector_takes_workloads_of_its_own_namespace_only():
-    mine = endpoint_of_workload(workload(), healthy=True)
-    other = endpoint_of_workload(workload("ratings-v1", "127.7.0.3"), healthy=True)
-    foreign = endpoint_of_workload(workload(namespace="evil"), healthy=True)
-    candidates = {"shop": [mine, other], "evil": [foreign]}
-    assert selected_endpoints(services_of(service_entry())[0], candidates) == (mine,)
-
-
-def test_a_service_that_resolves_nothing_selects_nobody():
-    entry = service_entry(workloadSelector=None, resolution="NONE", location="MESH_EXTERNAL")
-    mine = endpoint_of_workload(workload(), healthy=True)
-    assert selected_endpoints(services_of(entry)[0], {"shop": [mine]}) == ()
 
 
 def test_age_decides_then_names():

@@ -1,0 +1,181 @@
+"""What is one proxy's alone: a sidecar's inbound listeners and clusters, a gateway's listeners and routes. Pure.
+
+(MeshSnapshot, Proxy, its labels, Options) -> resources
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from services.pilot.envoy import cluster, listener, names, selection, virtual_host
+from services.pilot.envoy.common import resource
+from services.pilot.envoy.listener import InboundPort
+from services.pilot.envoy.options import Options
+from services.pilot.envoy.outbound import Scope, Shape, port_of
+from services.pilot.envoy.virtual_host import Viewer
+from services.pilot.model.proxy import Interception, Proxy, ProxyType
+from services.pilot.model.service import labels_match
+from services.pilot.model.sidecar_scope import EVERYTHING
+from services.pilot.registry.mesh import origin_of
+from services.pilot.snapshot import Address, Delta, MeshSnapshot
+from windward.config.gateway import Gateway, Server
+from windward.config.object import ConfigObject
+from windward.xds import resource as xds
+from windward.xds.resource import Origin, Resource
+
+Servers = list[tuple[ConfigObject[Gateway], Server]]
+
+
+def place_of(proxy: Proxy) -> Address:
+    return (proxy.namespace, proxy.address)
+
+
+def labels_of(snapshot: MeshSnapshot, proxy: Proxy) -> dict[str, str]:
+    """The proxy's own, over those that its workload was registered with."""
+    registered = snapshot.endpoint_at(place_of(proxy))
+    return {**(registered.labels if registered else {}), **dict(proxy.labels)}
+
+
+def scope_of(snapshot: MeshSnapshot, proxy: Proxy) -> Scope:
+    """Whom the proxy shares its outbound resources with."""
+    labels = labels_of(snapshot, proxy)
+    shape = Shape.ROUTER
+    if proxy.type is ProxyType.SIDECAR:
+        redirected = proxy.interception is Interception.REDIRECT
+        shape = Shape.INTERCEPTED if redirected else Shape.DIRECT
+    return Scope(
+        shape,
+        proxy.namespace,
+        tuple(sorted(labels.items())) if snapshot.routes_by_label else (),
+        snapshot.sidecars.scope(proxy.namespace, labels)
+        if proxy.type is ProxyType.SIDECAR
+        else EVERYTHING,
+    )
+
+
+def may_move(delta: Delta, proxy: Proxy) -> bool:
+    """Whether a change may put the proxy into another scope."""
+    return delta.scopes or place_of(proxy) in delta.addresses
+
+
+def concerns(delta: Delta, before: MeshSnapshot, proxy: Proxy) -> bool:
+    """Whether a change may be one of the proxy's own resources."""
+    if proxy.type is ProxyType.ROUTER:
+        return delta.gateways or bool(delta.services)
+    if delta.peers or place_of(proxy) in delta.addresses:
+        return True
+    return not delta.services.isdisjoint(before.hosts_at.get(place_of(proxy), ()))
+
+
+def own_resources(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> list[Resource]:
+    if proxy.type is ProxyType.ROUTER:
+        return list(_gateway(snapshot, proxy, options))
+    if proxy.interception is Interception.REDIRECT:
+        return list(_intercepted(snapshot, proxy, options))
+    return [*_direct(snapshot, proxy, options), _http_proxy(proxy, options)]
+
+
+# ---- sidecars -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Inbound:
+    ports: tuple[InboundPort, ...]
+    modes: selection.PeerModes
+    origins: tuple[Origin, ...]
+
+
+def _inbound(snapshot: MeshSnapshot, proxy: Proxy) -> _Inbound:
+    """The workload's ports, from the services that it is behind; the first service that has a port gives its name."""
+    labels = labels_of(snapshot, proxy)
+    modes = selection.peer_modes(snapshot.peer_authentications, proxy.namespace, labels)
+    origins = [origin_of(item) for item in snapshot.peer_authentications]
+    place = place_of(proxy)
+    found: dict[int, InboundPort] = {}
+    for host in snapshot.hosts_at.get(place, ()):
+        service = snapshot.services[host]
+        origins.append(service.origin)
+        mine = next(
+            item for item in snapshot.endpoints[host] if (item.namespace, item.address) == place
+        )
+        for port in service.ports:
+            number = mine.ports.get(port.name, port.target)
+            behind = InboundPort(
+                number,
+                port.protocol,
+                host,
+                service.origin.name,
+                service.namespace,
+                modes.of(number),
+            )
+            found.setdefault(number, behind)
+    return _Inbound(tuple(found[number] for number in sorted(found)), modes, tuple(origins))
+
+
+def _intercepted(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
+    inbound = _inbound(snapshot, proxy)
+    for port in inbound.ports:
+        yield _inbound_cluster(port, None, inbound.origins)
+    message = listener.virtual_inbound(options.telemetry, inbound.ports, inbound.modes.default)
+    yield resource(xds.LISTENER, message.name, message, inbound.origins)
+
+
+def _direct(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
+    inbound = _inbound(snapshot, proxy)
+    for port in inbound.ports:
+        yield _inbound_cluster(port, proxy.app_address, inbound.origins)
+        message = listener.direct_inbound(options.telemetry, proxy.address, port.port, port)
+        yield resource(xds.LISTENER, message.name, message, inbound.origins)
+
+
+def _inbound_cluster(
+    port: InboundPort, application: str | None, origins: tuple[Origin, ...]
+) -> Resource:
+    message = cluster.inbound(port.port, port.protocol, application)
+    return resource(xds.CLUSTER, names.inbound(port.port), message, origins)
+
+
+def _http_proxy(proxy: Proxy, options: Options) -> Resource:
+    message = listener.http_proxy(options.telemetry, proxy.address)
+    return resource(xds.LISTENER, message.name, message)
+
+
+# ---- gateways -------------------------------------------------------------------------------------------------------
+
+
+def _gateway(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
+    host = "0.0.0.0" if proxy.interception is Interception.REDIRECT else proxy.address
+    for number, servers in sorted(_servers(snapshot, dict(proxy.labels)).items()):
+        message = listener.gateway(options.telemetry, host, number)
+        yield resource(xds.LISTENER, message.name, message)
+        yield _gateway_routes(snapshot, proxy, number, servers)
+
+
+def _servers(snapshot: MeshSnapshot, labels: Mapping[str, str]) -> dict[int, Servers]:
+    """The servers of the Gateways that select this proxy, by port."""
+    by_port: dict[int, Servers] = {}
+    for item in snapshot.gateways:
+        if not labels_match(tuple(item.spec.selector.items()), dict(labels)):
+            continue
+        for server in item.spec.servers:
+            if server.port is not None:
+                by_port.setdefault(server.port.number, []).append((item, server))
+    return by_port
+
+
+def _gateway_routes(
+    snapshot: MeshSnapshot, proxy: Proxy, number: int, servers: Servers
+) -> Resource:
+    rules = [
+        item
+        for item in snapshot.gateway_routes
+        if selection.exported(item.spec.export_to, item.key.namespace, proxy.namespace)
+    ]
+    origins = tuple(origin_of(item) for item in (*(gateway for gateway, _ in servers), *rules))
+    viewer = Viewer(proxy.namespace, labels_of(snapshot, proxy))
+    hosts = virtual_host.gateway_hosts(
+        number, servers, rules, viewer, lambda host, wanted: port_of(snapshot, host, wanted)
+    )
+    spliced = sorted(map(virtual_host.spliceable, hosts), key=lambda host: host.name)
+    return virtual_host.route_configuration(f"http.{number}", spliced, None, origins=origins)

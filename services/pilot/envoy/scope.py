@@ -1,0 +1,280 @@
+"""What all proxies of a scope share, kept up to date by what changed.
+
+    snapshot, delta -> the parts of the hosts concerned -> listeners and route configurations of their ports
+                    -> resources by type, and the names that differ
+
+The law: whatever the history, the result is that of a fresh scope at the same snapshot.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+
+from services.pilot.envoy import cluster, listener, mixer, names, virtual_host
+from services.pilot.envoy.common import resource
+from services.pilot.envoy.memo import Memo
+from services.pilot.envoy.options import Options
+from services.pilot.envoy.outbound import (
+    NOWHERE,
+    HostBuilder,
+    HostPart,
+    Scope,
+    Shape,
+    TcpListener,
+)
+from services.pilot.envoy.virtual_host import HostRoutes
+from services.pilot.model.sidecar_scope import EVERYTHING
+from services.pilot.snapshot import Delta, MeshSnapshot
+from windward.xds import resource as xds
+from windward.xds.resource import Resource
+
+Resources = dict[str, dict[str, Resource]]
+TYPES = (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER, xds.ROUTE, xds.EXTENSION)
+ONE_CONFIGURATION = 0
+"""The place of the HTTP proxy's routes among those of ports."""
+
+
+class PortHosts:
+    """The virtual hosts of one port, in order of their names."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, HostRoutes] = {}
+        self._order: list[str] = []
+        self._disjoint: bool | None = True
+        """Whether no two hosts share a domain; None: not known."""
+
+    def __bool__(self) -> bool:
+        return bool(self._hosts)
+
+    def replace(self, gone: str | None, come: HostRoutes | None) -> None:
+        before = self._hosts.pop(gone, None) if gone is not None else None
+        if come is None or gone != come.name:
+            if before is not None:
+                del self._order[bisect_left(self._order, before.name)]
+            if come is not None:
+                insort(self._order, come.name)
+        if come is not None:
+            self._hosts[come.name] = come
+        if before is None or come is None or before.domains != come.domains:
+            self._disjoint = None
+
+    def configuration(self, name: str, fallback: HostRoutes) -> Resource:
+        if self._disjoint is None:
+            self._disjoint = virtual_host.are_disjoint(self._hosts.values())
+        hosts = [self._hosts[host] for host in self._order]
+        return virtual_host.route_configuration(name, hosts, fallback, disjoint=self._disjoint)
+
+
+class ScopeResources:
+    """The resources of one scope. ``made`` is replaced, never changed: who holds it holds one moment of the mesh."""
+
+    def __init__(self, scope: Scope, options: Options, memo: Memo) -> None:
+        self.scope = scope
+        self.made: Resources = {type_url: {} for type_url in TYPES}
+        self.changed: dict[str, set[str]] = {}
+        """type URL -> names that the last ``advance`` added, changed or removed."""
+        self.touched: set[str] = set()
+        """Hosts that the last ``advance`` looked at."""
+        self._options = options
+        self._memo = memo
+        self._parts: dict[str, HostPart] = {}
+        self._http: dict[int, PortHosts] = {}
+        self._tcp: dict[int, dict[str, list[TcpListener]]] = {}
+        self._listeners: dict[int, set[str]] = {}
+        self._referring: dict[str, set[str]] = {}
+        self._owned: set[str] = set()
+        """Types whose map belongs to the advance in hand; the others are somebody's already."""
+        any_ = options.allow_any and scope.shape is Shape.INTERCEPTED
+        self._fallback = virtual_host.spliceable(virtual_host.unknown_hosts(allow_any=any_))
+
+    def build(self, snapshot: MeshSnapshot) -> Iterator[None]:
+        """Everything, from nothing; yields where other work may go between."""
+        self._begin()
+        self._put(self._fixed())
+        everything = Delta(services=frozenset(snapshot.services), checks=True)
+        yield from self._advance(snapshot, everything)
+
+    def advance(self, snapshot: MeshSnapshot, delta: Delta) -> Iterator[None]:
+        """Take over what changed; yields where other work may go between."""
+        self._begin()
+        yield from self._advance(snapshot, delta)
+
+    def _begin(self) -> None:
+        self.changed = {}
+        self.touched = set()
+        self._owned = set()
+
+    def _advance(self, snapshot: MeshSnapshot, delta: Delta) -> Iterator[None]:
+        builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
+        whole = delta.services | delta.rules | delta.routes
+        for host in delta.services & self._referring.keys():
+            whole |= self._referring[host]
+        ports: set[int] = set()
+        for host in sorted(delta.endpoints - whole):
+            before = self._parts.get(host)
+            if before is not None:
+                ports |= self._replace(host, builder.with_endpoints(host, before))
+                yield
+        waiting = dict.fromkeys(sorted(whole, reverse=True))
+        while waiting:
+            host, _ = waiting.popitem()
+            referred = self._referred(host)
+            ports |= self._replace(host, builder.part(host, referred=host in self._referring))
+            for other in sorted(referred ^ self._referred(host)):
+                if self.scope.egress is not EVERYTHING:
+                    # Out of sight, but a route that is in sight goes there (or no longer does).
+                    waiting[other] = None
+            yield
+        for port in sorted(ports):
+            self._assemble(port)
+            yield
+        if delta.checks:
+            self._put(self._checks(snapshot))
+
+    def _referred(self, host: str) -> frozenset[str]:
+        return self._parts.get(host, NOWHERE).refers
+
+    # ---- hosts ------------------------------------------------------------------------------------------------------
+
+    def _replace(self, host: str, part: HostPart | None) -> set[int]:
+        """Put a host's part in place of the one before; the ports that must be assembled again."""
+        self.touched.add(host)
+        before = self._parts.pop(host, NOWHERE)
+        now = part or NOWHERE
+        if part is not None:
+            self._parts[host] = part
+        if before is now:
+            return set()
+        self._swap(before.resources, now.resources)
+        for other in before.refers - now.refers:
+            self._referring[other].discard(host)
+            if not self._referring[other]:
+                del self._referring[other]
+        for other in now.refers - before.refers:
+            self._referring.setdefault(other, set()).add(host)
+        return self._swap_http(before, now) | self._swap_tcp(host, before, now)
+
+    def _swap_http(self, before: HostPart, now: HostPart) -> set[int]:
+        """Routes live below their port; in one configuration for all, below none."""
+        if before.http == now.http:
+            return set()
+        old, new = dict(before.http), dict(now.http)
+        ports = set()
+        for port in sorted(old.keys() | new.keys()):
+            gone, come = old.get(port), new.get(port)
+            if gone is come:
+                continue
+            place = ONE_CONFIGURATION if self.scope.shape is Shape.DIRECT else port
+            hosts = self._http.setdefault(place, PortHosts())
+            hosts.replace(gone.name if gone else None, come)
+            ports.add(place)
+        return ports
+
+    def _swap_tcp(self, host: str, before: HostPart, now: HostPart) -> set[int]:
+        if before.tcp == now.tcp:
+            return set()
+        for item in before.tcp:
+            self._tcp[item.port].pop(host, None)
+        for item in now.tcp:
+            self._tcp.setdefault(item.port, {}).setdefault(host, []).append(item)
+        return {item.port for item in (*before.tcp, *now.tcp)}
+
+    # ---- ports ------------------------------------------------------------------------------------------------------
+
+    def _assemble(self, port: int) -> None:
+        """A port's route configuration, and its listeners: HTTP takes the whole port, then TCP by address."""
+        http = self._http.get(port) or PortHosts()
+        if self.scope.shape is Shape.DIRECT:
+            self._put([http.configuration(names.HTTP_PROXY, self._fallback)])
+            return
+        tcp = self._tcp.get(port, {})
+        wanted: dict[str, Resource] = {}
+        if http:
+            item = self._http_listener(port)
+            wanted[item.name] = item
+            self._put([http.configuration(str(port), self._fallback)])
+        else:
+            self._http.pop(port, None)
+            self._drop(xds.ROUTE, [str(port)])
+        for host in sorted(tcp):
+            for found in tcp[host]:
+                if not (found.anywhere and http):
+                    wanted.setdefault(found.resource.name, found.resource)
+        self._drop(xds.LISTENER, self._listeners.get(port, set()) - wanted.keys())
+        self._listeners[port] = set(wanted)
+        self._put(wanted.values())
+
+    def _http_listener(self, port: int) -> Resource:
+        telemetry, allow = self._options.telemetry, self._options.allow_any
+        return self._memo.get(
+            "",
+            ("listener", port),
+            (),
+            lambda: resource(
+                xds.LISTENER,
+                f"0.0.0.0_{port}",
+                listener.outbound_http(telemetry, port, allow_any=allow),
+            ),
+        )
+
+    # ---- what every proxy has ---------------------------------------------------------------------------------------
+
+    def _fixed(self) -> Iterator[Resource]:
+        options, shape = self._options, self.scope.shape
+        # A gateway passes nothing through, but its bootstrap may say that it is intercepted.
+        for item in cluster.fixed(intercepted=shape is not Shape.DIRECT):
+            yield resource(xds.CLUSTER, item.name, item)
+        if options.mixer_addresses:
+            message = mixer.cluster(options.mixer_addresses, options.trust_domain)
+            yield resource(xds.CLUSTER, mixer.CLUSTER_NAME, message)
+        if shape is Shape.INTERCEPTED:
+            outbound = listener.virtual_outbound(options.telemetry, allow_any=options.allow_any)
+            yield resource(xds.LISTENER, names.VIRTUAL_OUTBOUND, outbound)
+        if shape is Shape.DIRECT:
+            yield PortHosts().configuration(names.HTTP_PROXY, self._fallback)
+
+    def _checks(self, snapshot: MeshSnapshot) -> Iterator[Resource]:
+        if not self._options.mixer_addresses:
+            return
+        for name, enabled in (
+            (mixer.CHECK_OPEN, snapshot.checks_open),
+            (mixer.CHECK_CLOSED, snapshot.checks_closed),
+        ):
+            yield resource(xds.EXTENSION, name, mixer.check_filter(name, enabled=enabled))
+
+    # ---- keeping account --------------------------------------------------------------------------------------------
+
+    def _swap(self, before: tuple[Resource, ...], now: tuple[Resource, ...]) -> None:
+        if before is now:
+            return
+        left = {(item.type_url, item.name) for item in now}
+        for item in before:
+            if (item.type_url, item.name) not in left:
+                self._drop(item.type_url, [item.name])
+        self._put(now)
+
+    def _put(self, resources: Iterable[Resource]) -> None:
+        for item in resources:
+            known = self.made[item.type_url].get(item.name)
+            if known is item:
+                continue
+            if known is None or known.version != item.version:
+                self.changed.setdefault(item.type_url, set()).add(item.name)
+            # The same bytes may be of other objects: nothing to send then, but something to say of their origins.
+            self._own(item.type_url)[item.name] = item
+
+    def _drop(self, type_url: str, dropped: Iterable[str]) -> None:
+        for name in dropped:
+            if name in self.made[type_url]:
+                self.changed.setdefault(type_url, set()).add(name)
+                del self._own(type_url)[name]
+
+    def _own(self, type_url: str) -> dict[str, Resource]:
+        """The map of a type, for this advance to change: a copy where others may hold the one before."""
+        if not self._owned:
+            self.made = dict(self.made)
+        if type_url not in self._owned:
+            self._owned.add(type_url)
+            self.made[type_url] = dict(self.made[type_url])
+        return self.made[type_url]

@@ -1,0 +1,343 @@
+"""The mesh's state, with one owner: changes by key in, the next snapshot and its difference out.
+
+    objects and workloads that changed -> MeshState.apply -> MeshSnapshot, Delta
+
+The cost is that of what changed (and of copying dicts of references), not of what exists. The law: however a state came
+about, it is what a fresh state makes of the same objects and workloads.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from services.pilot.model.hosts import HostIndex
+from services.pilot.model.service import Endpoint, Service, labels_match
+from services.pilot.model.sidecar_scope import Sidecars
+from services.pilot.registry.liveness import WorkloadKey
+from services.pilot.registry.mesh import (
+    age_order,
+    endpoint_of_entry,
+    endpoint_of_workload,
+    listed_endpoints,
+    services_of,
+)
+from services.pilot.snapshot import Address, Delta, MeshSnapshot
+from windward.config.destination_rule import DestinationRule
+from windward.config.hosts import matches, resolve
+from windward.config.mixer_rule import fails_open, is_check_rule
+from windward.config.object import ConfigObject, ObjectKey
+from windward.config.service_entry import Resolution, ServiceEntry
+from windward.config.virtual_service import VirtualService
+from windward.identity.names import ROOT_NAMESPACE
+from windward.registration import RegisteredWorkload
+
+Objects = dict[ObjectKey, ConfigObject[Any]]
+Pair = tuple[ConfigObject[Any] | None, ConfigObject[Any] | None]
+"""An object before and after."""
+Label = tuple[str, str, str]
+"""(namespace, key, value)."""
+Rank = tuple[Any, ...]
+"""The order of endpoints behind a service: live workloads by name, then WorkloadEntries by age."""
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Candidates:
+    """Workloads that services may select, found by label."""
+
+    def __init__(self) -> None:
+        self._by_label: dict[Label, dict[Rank, Endpoint]] = {}
+        self._hosts: dict[Label, set[str]] = {}
+        self._selectors: dict[str, Label] = {}
+
+    def select(self, service: Service | None, host: str) -> None:
+        """What a host selects from now on; None: nothing."""
+        old = self._selectors.pop(host, None)
+        if old is not None:
+            _discard(self._hosts, old, host)
+        if service is not None and service.selector and service.resolution is not Resolution.NONE:
+            label = (service.namespace, *service.selector[0])
+            self._selectors[host] = label
+            self._hosts.setdefault(label, set()).add(host)
+
+    def put(self, rank: Rank, before: Endpoint | None, now: Endpoint | None) -> set[str]:
+        """Replace a workload; the hosts that may have it, or had it, among their endpoints."""
+        touched: set[str] = set()
+        for endpoint, kept in ((before, False), (now, True)):
+            if endpoint is None:
+                continue
+            for key, value in endpoint.labels.items():
+                label = (endpoint.namespace, key, value)
+                touched |= self._hosts.get(label, set())
+                if kept:
+                    self._by_label.setdefault(label, {})[rank] = endpoint
+                else:
+                    members = self._by_label.get(label, {})
+                    members.pop(rank, None)
+                    if not members:
+                        self._by_label.pop(label, None)
+        return touched
+
+    def selected(self, service: Service) -> tuple[Endpoint, ...]:
+        """The workloads of the service's own namespace that its selector names."""
+        if not service.selector or service.resolution is Resolution.NONE:
+            return ()
+        members = self._by_label.get((service.namespace, *service.selector[0]), {})
+        return tuple(
+            members[rank]
+            for rank in sorted(members)
+            if labels_match(service.selector, members[rank].labels)
+        )
+
+
+class MeshState:
+    """One owner applies changes; ``snapshot`` is what is in force."""
+
+    def __init__(self) -> None:
+        self.snapshot = MeshSnapshot()
+        self._objects: dict[str, Objects] = {}
+        self._claims: dict[str, list[tuple[Any, ConfigObject[ServiceEntry]]]] = {}
+        self._workloads: dict[WorkloadKey, Endpoint] = {}
+        self._candidates = Candidates()
+        self._label_users: set[ObjectKey] = set()
+
+    @property
+    def objects(self) -> Mapping[str, Mapping[ObjectKey, ConfigObject[Any]]]:
+        """Kind -> key -> object."""
+        return self._objects
+
+    def apply(
+        self,
+        objects: Mapping[ObjectKey, ConfigObject[Any] | None],
+        workloads: Mapping[WorkloadKey, tuple[RegisteredWorkload, bool] | None],
+        revision: int,
+    ) -> Delta:
+        """Objects and (workload, healthy) as they are now; None for what is gone."""
+        pairs: dict[str, list[Pair]] = {}
+        for key, come in objects.items():
+            kind = self._objects.setdefault(key.kind, {})
+            gone = kind.pop(key, None)
+            if come is not None:
+                kind[key] = come
+            if gone is not come:
+                pairs.setdefault(key.kind, []).append((gone, come))
+        touched = self._claim(pairs.get("ServiceEntry", ()))
+        for gone, come in pairs.get("WorkloadEntry", ()):
+            touched |= self._candidate_entry(gone, come)
+        for name, workload in workloads.items():
+            touched |= self._candidate_workload(name, workload)
+        before = self.snapshot
+        now, delta = self._registry(before, touched)
+        now, delta = self._policies(now, delta, pairs)
+        version = before.version + 1 if delta else max(before.version, 1)
+        self.snapshot = replace(now, version=version, revision=revision)
+        return delta
+
+    # ---- services and endpoints -------------------------------------------------------------------------------------
+
+    def _claim(self, pairs: Iterable[Pair]) -> set[str]:
+        """Which ServiceEntries claim which hosts; the hosts that these are about."""
+        touched: set[str] = set()
+        for gone, come in pairs:
+            for item in (gone, come):
+                if item is None:
+                    continue
+                for host in item.spec.hosts:
+                    touched.add(host)
+                    claims = self._claims.setdefault(host, [])
+                    if item is come:
+                        insort(claims, (age_order(item), item), key=lambda pair: pair[0])
+                    else:
+                        claims[:] = [pair for pair in claims if pair[1] is not item]
+                    if not claims:
+                        del self._claims[host]
+        return touched
+
+    def _candidate_entry(
+        self, gone: ConfigObject[Any] | None, come: ConfigObject[Any] | None
+    ) -> set[str]:
+        touched: set[str] = set()
+        if gone is not None:
+            endpoint = endpoint_of_entry(gone.spec, gone.key.namespace, gone.key.name)
+            touched |= self._candidates.put((1, *age_order(gone)), endpoint, None)
+        if come is not None:
+            endpoint = endpoint_of_entry(come.spec, come.key.namespace, come.key.name)
+            touched |= self._candidates.put((1, *age_order(come)), None, endpoint)
+        return touched
+
+    def _candidate_workload(
+        self, key: WorkloadKey, workload: tuple[RegisteredWorkload, bool] | None
+    ) -> set[str]:
+        before = self._workloads.pop(key, None)
+        now = None
+        if workload is not None:
+            now = endpoint_of_workload(workload[0], healthy=workload[1])
+            self._workloads[key] = now
+        return set() if now == before else self._candidates.put((0, *key), before, now)
+
+    def _registry(self, before: MeshSnapshot, touched: set[str]) -> tuple[MeshSnapshot, Delta]:
+        services, endpoints = dict(before.services), dict(before.endpoints)
+        changed_services: set[str] = set()
+        changed_endpoints: set[str] = set()
+        hosts_at = dict(before.hosts_at)
+        addresses: set[Address] = set()
+        for host in sorted(touched):
+            service, found = self._host(host)
+            if service != services.get(host):
+                changed_services.add(host)
+                self._candidates.select(service, host)
+                _put(services, host, service)
+            had = endpoints.get(host, ())
+            if found != had:
+                changed_endpoints.add(host)
+                addresses |= _differing(had, found)
+                _move(hosts_at, host, set(map(_place, had)), set(map(_place, found)))
+            _put(endpoints, host, found if service is not None else None)
+        delta = Delta(
+            services=frozenset(changed_services),
+            endpoints=frozenset(changed_endpoints),
+            addresses=frozenset(addresses),
+        )
+        if not delta:
+            return before, delta
+        now = replace(before, services=services, endpoints=endpoints, hosts_at=hosts_at)
+        return now, delta
+
+    def _host(self, host: str) -> tuple[Service | None, tuple[Endpoint, ...]]:
+        """A host's service, from the oldest entry that claims it, and what is behind it."""
+        claims = self._claims.get(host)
+        if not claims:
+            return None, ()
+        entry = claims[0][1]
+        service = next(item for item in services_of(entry) if item.host == host)
+        if service.selector is None:
+            return service, listed_endpoints(entry)
+        return service, self._candidates.selected(service)
+
+    # ---- policies -----------------------------------------------------------------------------------------------------
+
+    def _policies(
+        self, now: MeshSnapshot, delta: Delta, pairs: Mapping[str, list[Pair]]
+    ) -> tuple[MeshSnapshot, Delta]:
+        if rules := pairs.get("DestinationRule"):
+            index = now.rules.changed(rules, rule_hosts, age_order)
+            now = replace(now, rules=index)
+            delta = replace(delta, rules=_services_named(now, rules, rule_hosts))
+        if routes := pairs.get("VirtualService"):
+            now, delta = self._routes(now, delta, routes)
+        if "Gateway" in pairs:
+            now = replace(now, gateways=self._oldest_first("Gateway"))
+            delta = replace(delta, gateways=True)
+        if "PeerAuthentication" in pairs:
+            now = replace(now, peer_authentications=self._oldest_first("PeerAuthentication"))
+            delta = replace(delta, peers=True)
+        if "Sidecar" in pairs:
+            found = self._objects["Sidecar"].values()
+            now = replace(now, sidecars=Sidecars.of(found, ROOT_NAMESPACE))
+            delta = replace(delta, scopes=True)
+        if "rule" in pairs or "instance" in pairs:
+            instances = tuple(self._objects.get("instance", {}).values())
+            checks = [
+                item
+                for item in self._objects.get("rule", {}).values()
+                if is_check_rule(item, instances)
+            ]
+            opens, closes = any(map(fails_open, checks)), not all(map(fails_open, checks))
+            if (opens, closes) != (now.checks_open, now.checks_closed):
+                now = replace(now, checks_open=opens, checks_closed=closes)
+                delta = replace(delta, checks=True)
+        return now, delta
+
+    def _routes(
+        self, now: MeshSnapshot, delta: Delta, pairs: list[Pair]
+    ) -> tuple[MeshSnapshot, Delta]:
+        index: HostIndex[ConfigObject[VirtualService]] = now.routes.changed(
+            pairs, route_hosts, age_order
+        )
+        now = replace(now, routes=index, virtual_services=len(self._objects["VirtualService"]))
+        delta = replace(delta, routes=_services_named(now, pairs, route_hosts))
+        for gone, come in pairs:
+            if gone is not None:
+                self._label_users.discard(gone.key)
+            if come is not None and _uses_labels(come.spec):
+                self._label_users.add(come.key)
+        if bool(self._label_users) != now.routes_by_label:
+            now = replace(now, routes_by_label=bool(self._label_users))
+            delta = replace(delta, scopes=True)
+        if any(item is not None and item.spec.gateways for pair in pairs for item in pair):
+            named = self._oldest_first("VirtualService")
+            now = replace(now, gateway_routes=tuple(item for item in named if item.spec.gateways))
+            delta = replace(delta, gateways=True)
+        return now, delta
+
+    def _oldest_first(self, kind: str) -> tuple[ConfigObject[Any], ...]:
+        return tuple(sorted(self._objects.get(kind, {}).values(), key=age_order))
+
+
+def rule_hosts(item: ConfigObject[DestinationRule]) -> list[str]:
+    return [resolve(item.spec.host, item.key.namespace)]
+
+
+def route_hosts(item: ConfigObject[VirtualService]) -> list[str]:
+    return [resolve(host, item.key.namespace) for host in item.spec.hosts]
+
+
+def _uses_labels(spec: VirtualService) -> bool:
+    return any(match.source_labels for item in spec.http for match in item.match) or any(
+        match.source_labels for item in spec.tcp for match in item.match
+    )
+
+
+def _services_named(now: MeshSnapshot, pairs: Iterable[Pair], hosts_of: Any) -> frozenset[str]:
+    """The services that objects, before or after their change, are about."""
+    patterns = {
+        host for pair in pairs for item in pair if item is not None for host in hosts_of(item)
+    }
+    found = {host for host in patterns if host in now.services}
+    wildcards = [pattern for pattern in patterns if pattern.startswith("*")]
+    if wildcards:
+        found |= {
+            host for host in now.services if any(matches(pattern, host) for pattern in wildcards)
+        }
+    return frozenset(found)
+
+
+def _place(endpoint: Endpoint) -> Address:
+    return (endpoint.namespace, endpoint.address)
+
+
+def _differing(had: Sequence[Endpoint], found: Sequence[Endpoint]) -> set[Address]:
+    """Where the workloads are that came, went or changed."""
+    before = {(_place(endpoint), endpoint.workload): endpoint for endpoint in had}
+    now = {(_place(endpoint), endpoint.workload): endpoint for endpoint in found}
+    return {key[0] for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+
+
+def _move(
+    hosts_at: MutableMapping[Address, tuple[str, ...]],
+    host: str,
+    had: set[Address],
+    found: set[Address],
+) -> None:
+    """A host's workloads are now at other addresses."""
+    for place in had - found:
+        _put(hosts_at, place, tuple(h for h in hosts_at[place] if h != host) or None)
+    for place in found - had:
+        hosts_at[place] = tuple(sorted((*hosts_at.get(place, ()), host)))
+
+
+def _put(mapping: MutableMapping[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
+
+
+def _discard(sets: MutableMapping[K, set[V]], key: K, value: V) -> None:
+    members = sets[key]
+    members.discard(value)
+    if not members:
+        del sets[key]
