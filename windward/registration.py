@@ -1,6 +1,7 @@
 """The record of a registered workload, as it lies in the store under ``endpoints/<namespace>/<name>``.
 
-Pilot writes it on behalf of an agent, on that agent's lease; Pilot's registry and Mixer's attributes read it.
+Pilot writes it on behalf of an agent; Pilot's registry and Mixer's attributes read it. It has no lease: beside it lies
+``endpoint-leases/<namespace>/<name>`` on the agent's lease. Where that is missing, the workload is not known to live.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ class RegisteredWorkload(msgspec.Struct, frozen=True, kw_only=True, omit_default
     network: str = ""
     weight: int = 1
     unhealthy: bool = False
-    deregistered: bool = False
-    """Set just before the record is deleted on purpose; a record that vanishes without it has lost its lease."""
     schema: int = 1
 
 

@@ -14,20 +14,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from services.pilot.groups import Groups
-from services.pilot.registry.liveness import LivenessTable, Served, WorkloadKey
+from services.pilot.registry.liveness import LivenessTable, Served, WorkloadBatch, WorkloadKey
+from services.pilot.registry.workloads import follow_workloads, forget
 from services.pilot.snapshot import Delta, MeshSnapshot
 from services.pilot.state import MeshState
-from windward import registration
 from windward.config.feed import ConfigBatch, follow_config
 from windward.config.object import ConfigObject, ObjectKey
-from windward.registration import RegisteredWorkload
 from windward.store.errors import StoreError
-from windward.store.follow import follow
 from windward.store.keys import ENDPOINTS
-from windward.store.protocol import Batch, Put, Store
+from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -86,7 +82,7 @@ class Index:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_config(follow_config(self._store)))
-            group.create_task(self._read_endpoints(follow(self._store, ENDPOINTS)))
+            group.create_task(self._read_endpoints(follow_workloads(self._store)))
             group.create_task(self._publish())
             group.create_task(self._watch_for_outages())
 
@@ -106,38 +102,38 @@ class Index:
             self._schedule(0.0 if first else self._timing.quiet_s)
             first = False
 
-    async def _read_endpoints(self, feed: AsyncIterator[Batch]) -> None:
+    async def _read_endpoints(self, feed: AsyncIterator[WorkloadBatch]) -> None:
         first = True
         loop = asyncio.get_running_loop()
         async for batch in feed:
             if first:
                 self._liveness.outage(loop.time())
-            put, vanished = _workloads(batch)
-            changed = self._liveness.apply(put, vanished, loop.time())
+            changed = self._liveness.apply(batch, loop.time())
             self._workloads.update(changed)
-            urgent = (
-                first or bool(vanished) or any(item.deregistered or item.unhealthy for item in put)
-            )
             self._sources += first
             if changed or first:
-                self._schedule(0.0 if urgent else self._timing.endpoint_s)
+                self._schedule(0.0 if first or batch.urgent else self._timing.endpoint_s)
             else:
                 self._wake.set()
             first = False
 
     async def _watch_for_outages(self) -> None:
-        """A store that was away may have let leases run out: what vanishes right after is doubted."""
+        """A store or a Pilot that was away may have let leases run out: what lapses right after is doubted."""
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             await asyncio.sleep(PROBE_S)
-            began = asyncio.get_running_loop().time()
+            if loop.time() - began > PROBE_S + SLOW_S:
+                self._liveness.outage(loop.time())
+            began = loop.time()
             try:
                 await self._store.get(ENDPOINTS)
             except StoreError:
-                self._liveness.outage(asyncio.get_running_loop().time())
+                self._liveness.outage(loop.time())
                 continue
-            now = asyncio.get_running_loop().time()
-            if now - began > SLOW_S:
-                self._liveness.outage(now)
+            if loop.time() - began > SLOW_S:
+                self._liveness.outage(loop.time())
+            await forget(self._store, self._liveness.forgotten)
 
     def _schedule(self, delay_s: float) -> None:
         """Publish after this delay; changes in quick succession wait for one another, up to a limit."""
@@ -205,23 +201,3 @@ class Index:
                 except TimeoutError:
                     return
         self._wake.clear()
-
-
-def _workloads(batch: Batch) -> tuple[list[RegisteredWorkload], list[WorkloadKey]]:
-    """What a batch puts, and what vanished in it; of several changes of one workload the last counts."""
-    put: dict[WorkloadKey, RegisteredWorkload] = {}
-    vanished: dict[WorkloadKey, None] = {}
-    for change in batch.changes:
-        path = change.entry.key if isinstance(change, Put) else change.key
-        namespace, _, name = path.removeprefix(ENDPOINTS).partition("/")
-        key = (namespace, name)
-        put.pop(key, None)
-        vanished.pop(key, None)
-        if not isinstance(change, Put):
-            vanished[key] = None
-            continue
-        try:
-            put[key] = registration.decode(change.entry.value)
-        except msgspec.MsgspecError as error:
-            log.warning("workload.unreadable", key=path, reason=str(error))
-    return list(put.values()), list(vanished)

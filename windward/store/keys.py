@@ -8,7 +8,10 @@ ROOT: Final = "/windward/v1/"
 CONFIG: Final = ROOT + "config/"
 HISTORY: Final = ROOT + "history/"
 STAGING: Final = ROOT + "staging/"
+REGISTRATIONS: Final = ROOT + "endpoint"
+"""Above both of the next two: one watch sees them together."""
 ENDPOINTS: Final = ROOT + "endpoints/"
+ENDPOINT_LEASES: Final = ROOT + "endpoint-leases/"
 CA: Final = ROOT + "ca/"
 
 
@@ -25,3 +28,8 @@ def history_key(
 
 def endpoint_key(namespace: str, name: str) -> str:
     return f"{ENDPOINTS}{namespace}/{name}"
+
+
+def endpoint_lease_key(namespace: str, name: str) -> str:
+    """There as long as the workload's agent renews its lease; it has no value of its own."""
+    return f"{ENDPOINT_LEASES}{namespace}/{name}"

@@ -1,12 +1,15 @@
-"""windward.registry.v1.RegistryService: agents register the workloads they run beside, each on a lease of its own."""
+"""windward.registry.v1.RegistryService: agents register the workloads they run beside, each on a lease of its own.
+
+The lease is the agent's, not this Pilot's: any Pilot grants, renews and re-claims it by the id that the agent carries.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from typing import Any
 
 import grpc
-import msgspec
 from google.protobuf.duration_pb2 import Duration
 
 from services.pilot.api.access import Access
@@ -18,8 +21,14 @@ from windward.config.workload_group import WorkloadGroup
 from windward.registration import RegisteredWorkload
 from windward.rpc.errors import RefusedError, denied, invalid, not_found
 from windward.store.errors import Conflict, LeaseLost
-from windward.store.keys import ENDPOINTS, config_key, endpoint_key
-from windward.store.protocol import Store, Transaction, Unchanged, Write
+from windward.store.keys import (
+    ENDPOINTS,
+    REGISTRATIONS,
+    config_key,
+    endpoint_key,
+    endpoint_lease_key,
+)
+from windward.store.protocol import Entry, Remove, Store, Transaction, Unchanged, Write
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -43,10 +52,14 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 f"{caller} may not register {workload.namespace}/{workload.name}, which runs as "
                 f"{workload.service_account}"
             )
+        lease = await self._living(request.lease_id, workload)
         for _ in range(ATTEMPTS):
             try:
-                lease, revision = await self._claim(workload, request.lease_id)
-            except (Conflict, LeaseLost):
+                revision = await self._claim(workload, lease)
+            except Conflict:
+                continue
+            except LeaseLost:
+                lease = await self._living(0, workload)
                 continue
             ttl = Duration()
             ttl.FromMilliseconds(int(self._ttl_s * 1000))
@@ -55,25 +68,32 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             grpc.StatusCode.ABORTED, "the registration is being changed by somebody else"
         )
 
-    async def _claim(self, workload: RegisteredWorkload, lease: int) -> tuple[int, int]:
-        """Renew what stands there under this lease, or write it (again) under one that lives."""
-        key = endpoint_key(workload.namespace, workload.name)
-        value = registration.encode(workload)
-        alive = 0
+    async def _living(self, lease: int, workload: RegisteredWorkload) -> int:
+        """The lease that the agent carries, renewed, whichever Pilot granted it; a new one where it has lapsed."""
         if lease:
             try:
                 await self._store.keep_alive(lease)
-                alive = lease
             except LeaseLost:
                 log.info("registry.reclaimed", workload=f"{workload.namespace}/{workload.name}")
-        entry = await self._store.get(key)
-        if alive and entry is not None and entry.value == value and entry.lease == alive:
-            return alive, entry.mod_revision
-        if not alive:
-            alive = (await self._store.grant(self._ttl_s)).id
-        condition = Unchanged(key, entry.mod_revision if entry else 0)
-        revision = await self._store.commit(Transaction((Write(key, value, alive),), (condition,)))
-        return alive, revision
+            else:
+                return lease
+        return (await self._store.grant(self._ttl_s)).id
+
+    async def _claim(self, workload: RegisteredWorkload, lease: int) -> int:
+        """Have the record say this and its lease be this one, writing only what differs; the record's revision."""
+        key, beside = _keys(workload.namespace, workload.name)
+        value = registration.encode(workload)
+        entry, held = await asyncio.gather(self._store.get(key), self._store.get(beside))
+        writes = []
+        if entry is None or entry.value != value:
+            writes.append(Write(key, value))
+        if held is None or held.lease != lease:
+            writes.append(Write(beside, b"", lease))
+        if not writes:
+            assert entry is not None
+            return entry.mod_revision
+        conditions = (_as_read(key, entry), _as_read(beside, held))
+        return await self._store.commit(Transaction(tuple(writes), conditions))
 
     async def _record(self, given: registry_pb2.Workload) -> RegisteredWorkload:
         """The workload with its group's template applied. Refuses what is not registrable."""
@@ -132,18 +152,25 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.DeregisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.DeregisterResponse:
         caller = self._access.caller(context)
-        key = endpoint_key(request.namespace, request.name)
-        entry = await self._store.get(key)
-        if entry is None or (request.lease_id and entry.lease != request.lease_id):
+        key, beside = _keys(request.namespace, request.name)
+        for _ in range(ATTEMPTS):
+            entry, held = await asyncio.gather(self._store.get(key), self._store.get(beside))
+            if entry is None or (held and request.lease_id and held.lease != request.lease_id):
+                return registry_pb2.DeregisterResponse()
+            workload = registration.decode(entry.value)
+            if caller.workload != (workload.namespace, workload.service_account):
+                raise denied(f"{caller} may not deregister {workload.namespace}/{workload.name}")
+            conditions = (_as_read(key, entry), _as_read(beside, held))
+            try:
+                await self._store.commit(Transaction((Remove(key), Remove(beside)), conditions))
+            except Conflict:
+                continue
+            if held is not None:
+                await self._store.revoke(held.lease)
             return registry_pb2.DeregisterResponse()
-        workload = registration.decode(entry.value)
-        if caller.workload != (workload.namespace, workload.service_account):
-            raise denied(f"{caller} may not deregister {workload.namespace}/{workload.name}")
-        gone = msgspec.structs.replace(workload, deregistered=True)
-        write = Write(key, registration.encode(gone), entry.lease)
-        await self._store.commit(Transaction((write,), (Unchanged(key, entry.mod_revision),)))
-        await self._store.revoke(entry.lease)
-        return registry_pb2.DeregisterResponse()
+        raise RefusedError(
+            grpc.StatusCode.ABORTED, "the registration is being changed by somebody else"
+        )
 
     async def ListWorkloads(  # noqa: N802  the wire's name
         self,
@@ -151,10 +178,14 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> registry_pb2.ListWorkloadsResponse:
         self._access.reader(context)
-        listing = await self._store.list(
-            ENDPOINTS + (f"{request.namespace}/" if request.namespace else "")
-        )
-        found = [registration.decode(entry.value) for entry in listing.entries]
+        listing = await self._store.list(REGISTRATIONS)
+        leased = {entry.key for entry in listing.entries if entry.lease}
+        records = [entry for entry in listing.entries if entry.key.startswith(ENDPOINTS)]
+        found = [
+            item
+            for item in (registration.decode(entry.value) for entry in records)
+            if request.namespace in {"", item.namespace}
+        ]
         return registry_pb2.ListWorkloadsResponse(
             workloads=[
                 registry_pb2.Workload(
@@ -166,10 +197,20 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                     locality=item.locality,
                     network=item.network,
                     weight=item.weight,
-                    unhealthy=item.unhealthy,
+                    unhealthy=item.unhealthy
+                    or endpoint_lease_key(item.namespace, item.name) not in leased,
                     ports=item.ports,
                     service_account=item.service_account,
                 )
                 for item in found
             ]
         )
+
+
+def _keys(namespace: str, name: str) -> tuple[str, str]:
+    """Where the record lies, and where its lease is held."""
+    return endpoint_key(namespace, name), endpoint_lease_key(namespace, name)
+
+
+def _as_read(key: str, entry: Entry | None) -> Unchanged:
+    return Unchanged(key, entry.mod_revision if entry else 0)

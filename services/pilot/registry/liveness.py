@@ -1,17 +1,20 @@
 """Which registered workloads are alive: leases, expiry, and mass expiry that is not believed at once. Pure.
 
-record put               -> alive
-record put, deregistered -> gone at once
-record vanished          -> its lease expired: unhealthy at once, forgotten after three TTLs
-many vanish together, or any within a TTL of an outage -> suspected: they stay alive until agents had one TTL to
-                            re-claim them (measured: an etcd stopped for 8 s deletes every key of 5 s leases when it
-                            resumes, live keep-alives or not)
+record and lease         -> alive
+record removed           -> deregistered: gone at once
+lease lapsed             -> unhealthy after a moment's doubt, forgotten after three TTLs
+many lapse together, or any within a TTL of an outage -> suspected: they stay alive until agents had one TTL to
+                            re-claim them (measured: an etcd stopped for 8 s ends every lease of 5 s when it
+                            resumes, live keep-alives or not), and as long as others are still coming back
+
+A record outlives its lease, so that what lapsed while no Pilot was there is known to the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from windward.registration import RegisteredWorkload
@@ -19,117 +22,170 @@ from windward.registration import RegisteredWorkload
 MASS_SHARE = 0.1
 MASS_LEAST = 5
 FORGOTTEN_AFTER_TTLS = 3.0
+PATIENCE_TTLS = 6.0
+"""How long after an outage agents that come back one after the other may keep suspicions open."""
 DOUBT_S = 0.5
-"""How long a vanished workload is doubted before it is believed: others may follow it."""
+"""How long a lapsed lease is doubted before it is believed: others may follow it."""
 
 WorkloadKey = tuple[str, str]
 """(namespace, name)."""
-Served = dict[WorkloadKey, tuple[RegisteredWorkload, bool] | None]
-"""Workload -> (what it registered, whether it is healthy); None: not served."""
+Living = tuple[RegisteredWorkload, bool]
+"""What was registered, and whether it is healthy."""
+Served = dict[WorkloadKey, Living | None]
+"""None: not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadBatch:
+    """What changed of registrations, each key's last word."""
+
+    put: Mapping[WorkloadKey, RegisteredWorkload] = field(default_factory=dict)
+    removed: frozenset[WorkloadKey] = frozenset()
+    leased: frozenset[WorkloadKey] = frozenset()
+    lapsed: frozenset[WorkloadKey] = frozenset()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it takes something away from those who call."""
+        return bool(
+            self.removed or self.lapsed or any(item.unhealthy for item in self.put.values())
+        )
 
 
 class Liveness(Enum):
     ALIVE = "alive"
     SUSPECTED = "suspected"
-    """Vanished, but probably for the store's reasons: still served."""
+    """Lapsed, but probably for the store's reasons: still served."""
     EXPIRED = "expired"
-    """Vanished: unhealthy."""
+    """Lapsed: unhealthy."""
 
 
 @dataclass(slots=True)
 class _Held:
     workload: RegisteredWorkload
-    state: Liveness
+    state: Liveness = Liveness.ALIVE
     until_s: float = 0.0
     """When a suspicion ends, or an expired workload is forgotten."""
 
+    @property
+    def served(self) -> Living:
+        return self.workload, self.state is not Liveness.EXPIRED and not self.workload.unhealthy
+
 
 class LivenessTable:
-    """One owner; time is an argument (seconds, monotonic)."""
+    """One owner; time is an argument (seconds, monotonic). What changes is told by key."""
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
         self._held: dict[WorkloadKey, _Held] = {}
-        self._doubtful: set[WorkloadKey] = set()
-        """Those that are not alive: the only ones that time changes."""
-        self._doubt_until_s = 0.0
-        self._vanished: dict[WorkloadKey, float] = {}
+        self._leased: set[WorkloadKey] = set()
+        self._doubted: set[WorkloadKey] = set()
+        """Invariant: the held keys that are not ALIVE."""
+        self._lapsed_at: dict[WorkloadKey, float] = {}
+        self._before: Served = {}
+        self._doubt_until_s = self._patience_until_s = self._reclaimed_s = -math.inf
+        self.forgotten: set[WorkloadKey] = set()
+        """Their records may leave the store."""
 
     def outage(self, now_s: float) -> None:
-        """The store or this Pilot was away until now: what vanishes within a TTL is suspected."""
+        """The store or this Pilot was away until now: what lapses within a TTL is suspected."""
         self._doubt_until_s = max(self._doubt_until_s, now_s + self._ttl_s)
+        self._patience_until_s = max(self._patience_until_s, now_s + PATIENCE_TTLS * self._ttl_s)
+        for key in self._doubted:
+            held = self._held[key]
+            if held.state is Liveness.SUSPECTED:
+                held.until_s = max(held.until_s, now_s + self._ttl_s)
 
-    def apply(
-        self, put: Iterable[RegisteredWorkload], vanished: Iterable[WorkloadKey], now_s: float
-    ) -> Served:
+    def apply(self, batch: WorkloadBatch, now_s: float) -> Served:
         """Take in one batch; what is served otherwise than before."""
-        before: Served = {}
-        for workload in put:
-            key = (workload.namespace, workload.name)
-            before.setdefault(key, self._served(key))
-            self._vanished.pop(key, None)
-            self._doubtful.discard(key)
-            if workload.deregistered:
-                self._held.pop(key, None)
-            else:
-                self._held[key] = _Held(workload, Liveness.ALIVE)
-        for key in vanished:
+        self._leased = (self._leased | batch.leased) - batch.lapsed
+        for key in batch.removed:
+            self.forgotten.discard(key)
+            self._drop(key)
+        for key, workload in batch.put.items():
+            self._touch(key)
+            self.forgotten.discard(key)
             if key in self._held:
-                before.setdefault(key, self._served(key))
-                self._vanished[key] = now_s
-                grace_s = self._ttl_s if now_s < self._doubt_until_s else DOUBT_S
-                self._suspect(key, now_s + grace_s)
-        self._suspect_many(now_s, before)
-        return self._changed(before)
+                self._held[key].workload = workload
+                continue
+            self._held[key] = _Held(workload)
+            if key not in self._leased:
+                self._lapse(key, now_s)
+        for key in batch.leased & self._doubted:
+            self._reclaimed_s = now_s
+            self._set(key, Liveness.ALIVE)
+        for key in batch.lapsed & self._held.keys():
+            self._lapse(key, now_s)
+        if batch.lapsed or batch.put:
+            self._suspect_many(now_s)
+        return self._changes()
 
-    def _suspect_many(self, now_s: float, before: Served) -> None:
+    def _lapse(self, key: WorkloadKey, now_s: float) -> None:
+        self._lapsed_at[key] = now_s
+        grace_s = self._ttl_s if now_s < self._doubt_until_s else DOUBT_S
+        self._set(key, Liveness.SUSPECTED, now_s + grace_s)
+
+    def _suspect_many(self, now_s: float) -> None:
         """More than a tenth, and five, within a TTL: that is the store, not the workloads."""
-        recent = [key for key, at_s in self._vanished.items() if now_s - at_s <= self._ttl_s]
-        self._vanished = {key: self._vanished[key] for key in recent}
+        recent = {
+            key: at_s
+            for key, at_s in self._lapsed_at.items()
+            if now_s - at_s <= self._ttl_s and key in self._doubted
+        }
+        self._lapsed_at = recent
         if len(recent) < MASS_LEAST or len(recent) <= len(self._held) * MASS_SHARE:
             return
         self.outage(now_s)
         for key in recent:
-            if key in self._held:
-                before.setdefault(key, self._served(key))
-                self._suspect(key, now_s + self._ttl_s)
-
-    def _suspect(self, key: WorkloadKey, until_s: float) -> None:
-        held = self._held[key]
-        held.state, held.until_s = Liveness.SUSPECTED, until_s
-        self._doubtful.add(key)
+            self._set(key, Liveness.SUSPECTED, now_s + self._ttl_s)
 
     def tick(self, now_s: float) -> Served:
         """Let time pass: suspicions end, the expired are forgotten. What is served otherwise than before."""
-        before: Served = {}
-        for key in sorted(k for k in self._doubtful if now_s >= self._held[k].until_s):
+        late_s = min(self._reclaimed_s + self._ttl_s, self._patience_until_s)
+        for key in [key for key in self._doubted if self._held[key].until_s <= now_s]:
             held = self._held[key]
-            before[key] = self._served(key)
-            if held.state is Liveness.SUSPECTED:
-                held.state, held.until_s = (
-                    Liveness.EXPIRED,
-                    now_s + FORGOTTEN_AFTER_TTLS * self._ttl_s,
-                )
+            if held.state is Liveness.EXPIRED:
+                self._drop(key)
+                self.forgotten.add(key)
+            elif now_s < late_s:
+                held.until_s = late_s
             else:
-                del self._held[key]
-                self._doubtful.discard(key)
-        return self._changed(before)
+                self._set(key, Liveness.EXPIRED, now_s + FORGOTTEN_AFTER_TTLS * self._ttl_s)
+        return self._changes()
 
     def next_tick_s(self) -> float | None:
         """When ``tick`` has something to do; None when nothing is pending."""
-        return min((self._held[key].until_s for key in self._doubtful), default=None)
+        return min((self._held[key].until_s for key in self._doubted), default=None)
 
-    def workloads(self) -> list[tuple[RegisteredWorkload, bool]]:
-        """(workload, healthy) of everything that is served, in key order."""
-        return [served for key in sorted(self._held) if (served := self._served(key))]
-
-    def _served(self, key: WorkloadKey) -> tuple[RegisteredWorkload, bool] | None:
+    def served(self, key: WorkloadKey) -> Living | None:
+        """A workload as it is served now; None when it is not."""
         held = self._held.get(key)
-        if held is None:
-            return None
-        healthy = held.state is not Liveness.EXPIRED and not held.workload.unhealthy
-        return held.workload, healthy
+        return held.served if held is not None else None
 
-    def _changed(self, before: Served) -> Served:
-        """Of the workloads looked at, those that are served otherwise now."""
-        return {key: now for key, served in before.items() if (now := self._served(key)) != served}
+    def workloads(self) -> list[Living]:
+        """Everything that is served, in key order."""
+        return [held.served for _, held in sorted(self._held.items())]
+
+    # ---- keeping account ----------------------------------------------------------------------
+
+    def _set(self, key: WorkloadKey, state: Liveness, until_s: float = 0.0) -> None:
+        self._touch(key)
+        held = self._held[key]
+        held.state, held.until_s = state, until_s
+        if state is Liveness.ALIVE:
+            self._doubted.discard(key)
+        else:
+            self._doubted.add(key)
+
+    def _drop(self, key: WorkloadKey) -> None:
+        self._touch(key)
+        self._held.pop(key, None)
+        self._doubted.discard(key)
+        self._lapsed_at.pop(key, None)
+
+    def _touch(self, key: WorkloadKey) -> None:
+        self._before.setdefault(key, self.served(key))
+
+    def _changes(self) -> Served:
+        before, self._before = self._before, {}
+        return {key: now for key, was in before.items() if (now := self.served(key)) != was}

@@ -11,6 +11,7 @@ from typing import Any
 
 from envoy.config.core.v3 import health_check_pb2
 
+from services.pilot import index as module
 from services.pilot.groups import Groups
 from services.pilot.index import Index, Timing
 from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
@@ -20,9 +21,9 @@ from windward import registration
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
 from windward.registration import RegisteredWorkload
-from windward.store.keys import endpoint_key
+from windward.store.keys import endpoint_key, endpoint_lease_key
 from windward.store.memory import MemoryStore
-from windward.store.protocol import Remove, Transaction, Write
+from windward.store.protocol import Deleted, Put, Remove, Transaction, Write
 from windward.xds import resource as xds
 from windward.xds.resource import ResourceSet
 
@@ -60,10 +61,20 @@ async def put(store: MemoryStore, *objects: ConfigObject[Any]) -> int:
     return await store.commit(plan.transaction)
 
 
-async def register(store: MemoryStore, workload: RegisteredWorkload, lease: int = 0) -> None:
-    key = endpoint_key(workload.namespace, workload.name)
-    write = Write(key, registration.encode(workload), lease)
-    await store.commit(Transaction((write,)))
+async def register(store: MemoryStore, workload: RegisteredWorkload) -> int:
+    """Record and lease, as Pilot writes them; the lease."""
+    place = (workload.namespace, workload.name)
+    lease = await store.grant(3600)
+    record = Write(endpoint_key(*place), registration.encode(workload))
+    beside = Write(endpoint_lease_key(*place), b"", lease.id)
+    await store.commit(Transaction((record, beside)))
+    return lease.id
+
+
+async def deregister(store: MemoryStore, workload: RegisteredWorkload) -> None:
+    place = (workload.namespace, workload.name)
+    gone = Remove(endpoint_key(*place)), Remove(endpoint_lease_key(*place))
+    await store.commit(Transaction(gone))
 
 
 def health(made: ResourceSet) -> dict[str, bool]:
@@ -109,7 +120,7 @@ async def test_workloads_come_and_go():
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
         await register(store, registered(unhealthy=True))
         await until(view, lambda item: health(item) == {"127.7.0.2": False})
-        await register(store, registered(deregistered=True))
+        await deregister(store, registered())
         await until(view, lambda item: health(item) == {})
 
 
@@ -118,11 +129,49 @@ async def test_a_lease_that_ends_marks_then_forgets():
     await put(store, service_entry())
     async with running(store, ttl_s=0.05) as groups:
         view = await watch(groups, sidecar())
-        await register(store, registered())
+        lease = await register(store, registered())
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
-        await store.commit(Transaction((Remove(endpoint_key("shop", "reviews-v1")),)))
+        await store.revoke(lease)
         await until(view, lambda item: health(item) == {"127.7.0.2": False})
         await until(view, lambda item: health(item) == {})
+
+
+async def test_the_record_of_what_stayed_away_leaves_the_store(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_S", 0.01)
+    store = MemoryStore()
+    async with running(store, ttl_s=0.05):
+        lease = await register(store, registered())
+        watch = store.watch(endpoint_key("shop", ""), from_revision=1)
+        assert isinstance((await anext(watch)).changes[0], Put)
+        await store.revoke(lease)
+        async with asyncio.timeout(10):
+            (gone,) = (await anext(watch)).changes
+        await watch.aclose()
+    assert isinstance(gone, Deleted)
+
+
+async def test_a_lease_that_lapsed_before_this_pilot_came_is_not_believed_at_once():
+    store = MemoryStore()
+    await put(store, service_entry())
+    await store.revoke(await register(store, registered()))
+    async with running(store) as groups:
+        view = await watch(groups, sidecar())
+        assert health(view.current) == {"127.7.0.2": True}
+
+
+async def test_a_lease_claimed_again_pushes_nothing():
+    store = MemoryStore()
+    await put(store, service_entry())
+    lease = await register(store, registered())
+    async with running(store) as groups:
+        view = await watch(groups, sidecar())
+        before = view.current.version
+        await store.revoke(lease)
+        await register(store, registered())
+        await register(store, registered("reviews-v2", "127.7.0.3"))
+        made = await until(view, lambda item: len(health(item)) == 2)
+        assert all(health(made).values())
+        assert made.version == before + 1
 
 
 async def test_what_cannot_be_read_hurts_nothing_else():

@@ -24,12 +24,14 @@ from windward import registration
 from windward.api.registry.v1 import registry_pb2
 from windward.registration import RegisteredWorkload
 from windward.rpc.errors import RefusedError
-from windward.store.keys import endpoint_key
+from windward.store.errors import LeaseLost
+from windward.store.keys import REGISTRATIONS, endpoint_key, endpoint_lease_key
 from windward.store.memory import MemoryStore
-from windward.store.protocol import Deleted, Put
+from windward.store.protocol import Deleted, Lease
 
 TTL_S = 15.0
 KEY = endpoint_key("shop", "reviews-v1")
+LEASE_KEY = endpoint_lease_key("shop", "reviews-v1")
 AGENT: Any = Caller(WORKLOAD)
 
 
@@ -69,6 +71,12 @@ async def record(store: MemoryStore) -> RegisteredWorkload:
     return registration.decode(entry.value)
 
 
+async def lease_of(store: MemoryStore) -> int:
+    """The lease on which the workload lives; 0: none."""
+    found = (await store.list(LEASE_KEY)).entries
+    return found[0].lease if found else 0
+
+
 async def code_of(call: Any) -> grpc.StatusCode:
     with pytest.raises(RefusedError) as caught:
         await call
@@ -99,7 +107,7 @@ async def test_a_renewal_writes_nothing():
     assert (again.lease_id, again.revision) == (first.lease_id, first.revision)
 
 
-async def test_a_renewal_keeps_the_record_alive():
+async def test_a_renewal_keeps_the_lease_alive():
     clock = Clock()
     store = MemoryStore(clock)
     service = await a_service(store)
@@ -107,22 +115,64 @@ async def test_a_renewal_keeps_the_record_alive():
     for _ in range(10):
         clock.now += TTL_S / 3
         await service.Register(a_request(lease), AGENT)
-    assert await store.get(KEY) is not None
+    assert await lease_of(store) == lease
     clock.now += TTL_S + 1
-    assert await store.get(KEY) is None
+    assert await lease_of(store) == 0
 
 
-async def test_a_lost_lease_is_claimed_again():
+async def test_the_record_outlives_its_lease():
+    """What lapsed while no Pilot was there is known to the next one."""
     clock = Clock()
     store = MemoryStore(clock)
     service = await a_service(store)
-    lost = (await service.Register(a_request(), AGENT)).lease_id
+    await service.Register(a_request(), AGENT)
+    clock.now += 10 * TTL_S
+    assert await lease_of(store) == 0
+    assert (await record(store)).name == "reviews-v1"
+
+
+async def test_a_lost_lease_is_claimed_again_without_a_word_about_the_record():
+    clock = Clock()
+    store = MemoryStore(clock)
+    service = await a_service(store)
+    first = await service.Register(a_request(), AGENT)
     clock.now += TTL_S + 1
-    answer = await service.Register(a_request(lost), AGENT)
-    assert answer.lease_id != lost
+    answer = await service.Register(a_request(first.lease_id), AGENT)
+    assert answer.lease_id != first.lease_id
+    assert await lease_of(store) == answer.lease_id
     entry = await store.get(KEY)
     assert entry is not None
-    assert entry.lease == answer.lease_id
+    assert entry.mod_revision == first.revision
+
+
+async def test_any_pilot_renews_the_lease_that_another_granted():
+    store = MemoryStore()
+    one = await a_service(store)
+    other = RegistryService(store, Access(TRUST_DOMAIN), TTL_S)
+    first = await one.Register(a_request(), AGENT)
+    again = await other.Register(a_request(first.lease_id), AGENT)
+    assert (again.lease_id, again.revision) == (first.lease_id, first.revision)
+
+
+class Brief(MemoryStore):
+    """Its next leases end before anything is written on them."""
+
+    brief = 0
+
+    async def grant(self, ttl_s: float) -> Lease:
+        lease = await super().grant(ttl_s)
+        if self.brief:
+            self.brief -= 1
+            await self.revoke(lease.id)
+        return lease
+
+
+async def test_a_lease_that_ends_before_it_is_used_is_granted_anew():
+    store = Brief()
+    service = await a_service(store)
+    store.brief = 2
+    answer = await service.Register(a_request(), AGENT)
+    assert await lease_of(store) == answer.lease_id != 0
 
 
 async def test_a_change_is_written_under_the_same_lease():
@@ -143,7 +193,7 @@ async def test_an_agent_that_forgot_its_lease_takes_its_record_over():
     clock.now += TTL_S / 2
     await service.Register(a_request(), AGENT)
     clock.now += TTL_S * 0.75
-    assert await store.get(KEY) is not None, "the old lease must not take the record along"
+    assert await lease_of(store), "the old lease must not take the new claim along"
 
 
 async def test_a_lost_race_is_run_again_a_few_times():
@@ -216,21 +266,44 @@ async def test_a_group_that_is_not_there_is_named():
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_deregistration_is_said_before_the_record_goes():
+async def test_a_deregistration_takes_record_and_lease_in_one_go():
     """Who watches must know that it went on purpose, and did not lose its lease."""
     store = MemoryStore()
     service = await a_service(store)
     answer = await service.Register(a_request(), AGENT)
-    watch = store.watch(KEY, from_revision=answer.revision + 1)
+    watch = store.watch(REGISTRATIONS, from_revision=answer.revision + 1)
     request = registry_pb2.DeregisterRequest(
         namespace="shop", name="reviews-v1", lease_id=answer.lease_id
     )
     await service.Deregister(request, AGENT)
-    (put,), (gone,) = (await anext(watch)).changes, (await anext(watch)).changes
+    gone = (await anext(watch)).changes
     await watch.aclose()
-    assert isinstance(put, Put)
-    assert registration.decode(put.entry.value).deregistered
-    assert gone == Deleted(KEY, put.entry.mod_revision + 1)
+    assert {item.key for item in gone if isinstance(item, Deleted)} == {KEY, LEASE_KEY}
+    with pytest.raises(LeaseLost):
+        await store.keep_alive(answer.lease_id)
+
+
+async def test_deregistering_what_has_lapsed_removes_it_still():
+    clock = Clock()
+    store = MemoryStore(clock)
+    service = await a_service(store)
+    lease = (await service.Register(a_request(), AGENT)).lease_id
+    clock.now += TTL_S + 1
+    request = registry_pb2.DeregisterRequest(namespace="shop", name="reviews-v1", lease_id=lease)
+    await service.Deregister(request, AGENT)
+    assert await store.get(KEY) is None
+
+
+async def test_a_contested_deregistration_is_tried_a_few_times():
+    store = Contested(times=0)
+    service = await a_service(store)
+    request = registry_pb2.DeregisterRequest(namespace="shop", name="reviews-v1")
+    await service.Register(a_request(), AGENT)
+    store.commits, store.times = 0, ATTEMPTS
+    assert await code_of(service.Deregister(request, AGENT)) is grpc.StatusCode.ABORTED
+    store.commits, store.times = 0, ATTEMPTS - 1
+    await service.Deregister(request, AGENT)
+    assert await store.get(KEY) is None
 
 
 async def test_deregistering_what_another_lease_holds_changes_nothing():
@@ -241,7 +314,7 @@ async def test_deregistering_what_another_lease_holds_changes_nothing():
         namespace="shop", name="reviews-v1", lease_id=lease + 1
     )
     await service.Deregister(request, AGENT)
-    assert not (await record(store)).deregistered
+    assert await lease_of(store) == lease
 
 
 async def test_deregistering_what_is_gone_is_no_error():
@@ -251,7 +324,8 @@ async def test_deregistering_what_is_gone_is_no_error():
 
 
 async def test_workloads_are_listed_by_namespace_to_readers_alone():
-    service = await a_service(MemoryStore())
+    clock = Clock()
+    service = await a_service(MemoryStore(clock))
     await service.Register(a_request(labels={"version": "v1"}), AGENT)
     administrator: Any = Caller(ADMINISTRATOR)
 
@@ -266,7 +340,10 @@ async def test_workloads_are_listed_by_namespace_to_readers_alone():
         "reviews",
     )
     assert found.labels["version"] == "v1"
+    assert not found.unhealthy
     assert await listed("") == [found]
     assert await listed("sho") == []
+    clock.now += TTL_S + 1
+    assert [item.unhealthy for item in await listed("shop")] == [True]
     call = service.ListWorkloads(registry_pb2.ListWorkloadsRequest(), AGENT)
     assert await code_of(call) is grpc.StatusCode.PERMISSION_DENIED

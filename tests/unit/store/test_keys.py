@@ -12,7 +12,7 @@ from windward.store.errors import Compacted, Conflict, StoreError
 
 
 def test_areas_lie_below_the_root_and_never_below_one_another():
-    areas = (keys.CONFIG, keys.HISTORY, keys.STAGING, keys.ENDPOINTS, keys.CA)
+    areas = (keys.CONFIG, keys.HISTORY, keys.STAGING, keys.ENDPOINTS, keys.ENDPOINT_LEASES, keys.CA)
     assert all(area.startswith(keys.ROOT) and area.endswith("/") for area in areas)
     assert not any(one.startswith(other) for one, other in permutations(areas, 2))
 
@@ -24,6 +24,13 @@ def test_paths():
         == "/windward/v1/history/g/K/ns/n/001700000000000-000000000007"
     )
     assert keys.endpoint_key("ns", "n") == "/windward/v1/endpoints/ns/n"
+    assert keys.endpoint_lease_key("ns", "n") == "/windward/v1/endpoint-leases/ns/n"
+
+
+def test_one_watch_sees_registrations_whole_and_nothing_else():
+    areas = (keys.CONFIG, keys.HISTORY, keys.STAGING, keys.ENDPOINTS, keys.ENDPOINT_LEASES, keys.CA)
+    below = [area for area in areas if area.startswith(keys.REGISTRATIONS)]
+    assert below == [keys.ENDPOINTS, keys.ENDPOINT_LEASES]
 
 
 @given(st.integers(0, 10**12 - 1), st.integers(0, 10**12 - 1))
