@@ -8,9 +8,9 @@ response is spliced from bytes that exist already and never serialised again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Self
 
@@ -30,6 +30,9 @@ PUSH_ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, EXTENSION, NAME
 WILDCARD_TYPES: Final = frozenset({CLUSTER, LISTENER, NAME_TABLE})
 """Types of which a client that names nothing gets everything (xDS protocol, "how the client specifies what to return")."""
 
+KEPT_BYTES: Final = 16 * 1024
+"""Longer entries are joined anew for each response: there are few of them, and each would double its memory."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Origin:
@@ -45,33 +48,77 @@ class Origin:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Resource:
-    """One xDS resource. ``body`` is the serialised Envoy message itself, without its Any."""
+    """One xDS resource. Immutable; equal when type, name, version and origins are.
 
-    type_url: str
-    name: str
-    body: bytes
-    origins: tuple[Origin, ...] = ()
-    version: str = ""
-    """16 hex digits: equal bytes have equal versions in every replica. blake2b over the body unless the builder, which
-    may know the parts' digests, gives a digest of its own."""
-    any_entry: bytes = field(init=False, repr=False)
-    """``DiscoveryResponse.resources`` (field 2), tag and length included."""
-    delta_entry: bytes = field(init=False, repr=False)
-    """``DeltaDiscoveryResponse.resources`` (field 2), tag and length included."""
+    ``body`` is the serialised Envoy message itself, without its Any; given in parts, it is joined only when it is sent,
+    and what other resources have of the same parts is in memory once.
+    """
 
-    def __post_init__(self) -> None:
-        version = self.version or blake2b(self.body, digest_size=8).hexdigest()
-        wrapped = bytes_field(1, self.type_url.encode()) + bytes_field(2, self.body)
-        entry = (
-            bytes_field(1, version.encode())
-            + bytes_field(2, wrapped)
-            + bytes_field(3, self.name.encode())
+    __slots__ = ("_entry", "_parts", "name", "origins", "size", "type_url", "version")
+
+    def __init__(
+        self,
+        type_url: str,
+        name: str,
+        body: bytes | Sequence[bytes],
+        origins: tuple[Origin, ...] = (),
+        version: str = "",
+    ) -> None:
+        self.type_url: Final = type_url
+        self.name: Final = name
+        self.origins: Final = origins
+        self._parts: Final[Sequence[bytes]] = (body,) if isinstance(body, bytes) else body
+        self.size: Final = sum(map(len, self._parts))
+        """Bytes of the body."""
+        self.version: Final = version or blake2b(self.body, digest_size=8).hexdigest()
+        """16 hex digits: equal bytes have equal versions in every replica. blake2b over the body unless the builder, which
+        may know the parts' digests, gives a digest of its own."""
+        self._entry: bytes | None = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+
+    @property
+    def any_entry(self) -> bytes:
+        """``DiscoveryResponse.resources`` (field 2), tag and length included."""
+        head = self._any_head()
+        return b"".join((_head(2, len(head) + self.size), head, *self._parts))
+
+    @property
+    def delta_entry(self) -> bytes:
+        """``DeltaDiscoveryResponse.resources`` (field 2), tag and length included. Kept after its first use unless it is long."""
+        if self._entry is not None:
+            return self._entry
+        wrapped = self._any_head()
+        lead = bytes_field(1, self.version.encode()) + _head(2, len(wrapped) + self.size) + wrapped
+        tail = bytes_field(3, self.name.encode())
+        size = len(lead) + self.size + len(tail)
+        entry = b"".join((_head(2, size), lead, *self._parts, tail))
+        if self.size <= KEPT_BYTES:
+            self._entry = entry
+        return entry
+
+    def _any_head(self) -> bytes:
+        """What stands before the body in its Any: type_url = 1, value = 2."""
+        return bytes_field(1, self.type_url.encode()) + _head(2, self.size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Resource):
+            return NotImplemented
+        return (
+            self.version == other.version
+            and self.name == other.name
+            and self.type_url == other.type_url
+            and self.origins == other.origins
         )
-        object.__setattr__(self, "version", version)
-        object.__setattr__(self, "any_entry", bytes_field(2, wrapped))
-        object.__setattr__(self, "delta_entry", bytes_field(2, entry))
+
+    def __hash__(self) -> int:
+        return hash((self.type_url, self.name, self.version))
+
+    def __repr__(self) -> str:
+        return f"Resource({self.type_url!r}, {self.name!r}, version={self.version})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +205,8 @@ def _varint(number: int) -> bytes:
 
 def bytes_field(number: int, value: bytes) -> bytes:
     """A length-delimited field on the wire: tag, length, value."""
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
+    return _head(number, len(value)) + value
+
+
+def _head(number: int, length: int) -> bytes:
+    return _varint(number << 3 | 2) + _varint(length)

@@ -162,7 +162,7 @@ def route_configuration(
     parts += [host.field for host in kept]
     parts.append(REST)
     origins += tuple(origin for host in kept for origin in host.origins)
-    return Resource(xds.ROUTE, name, b"".join(parts), origins, version.hexdigest())
+    return Resource(xds.ROUTE, name, tuple(parts), origins, version.hexdigest())
 
 
 VIRTUAL_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
