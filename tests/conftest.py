@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from windward.local.etcd import EtcdProcess
+from windward.store.memory import MemoryStore
+from windward.store.open import open_store
+from windward.store.protocol import Store
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,3 +36,17 @@ async def etcd() -> AsyncIterator[EtcdProcess]:
     yield process
     await process.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["memory", "etcd"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Each store there is: what holds for one holds for the other."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    process = EtcdProcess(tmp_path / "etcd")
+    await process.start()
+    made = open_store(process.url)
+    yield made
+    await made.close()
+    await process.stop()

@@ -18,6 +18,7 @@ from services.pilot.api.config import ConfigService
 from services.pilot.api.registry import RegistryService
 from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
+from services.pilot.housekeeping import keep_house
 from services.pilot.index import Index, Published, Timing
 from services.pilot.settings import Settings
 from services.pilot.xds.connected import ConnectedProxies
@@ -68,7 +69,11 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
         if not await enrolled(keeper, lifecycle.stopping):
             return
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(keeper.run()), group.create_task(index.run())]
+            tasks = [
+                group.create_task(keeper.run()),
+                group.create_task(index.run()),
+                group.create_task(keep_house(store, settings.history_limit)),
+            ]
             server = _server(settings, lifecycle, store, groups, index)
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)

@@ -25,6 +25,9 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     mixer_address: Annotated[
         tuple[str, ...], Meta(description="Mixer's host:port, several by comma; empty: none")
     ] = ()
+    history_limit: Annotated[
+        int, Meta(description="generations of objects that are kept, in all", ge=0)
+    ] = 10_000
     endpoint_ttl: Annotated[Seconds, Meta(description="lease of a registered workload")] = Seconds(
         15
     )

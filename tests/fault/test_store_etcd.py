@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 
+from tests.unit.config.test_stored import entry_object
 from tests.unit.store.test_store import put
+from windward.config.changing import Changed, change_objects, read_objects, tidy
+from windward.config.stored import Author
 from windward.local.etcd import EtcdProcess
 from windward.store.errors import LeaseLost, Uncertain
 from windward.store.follow import follow
+from windward.store.keys import STAGING
 from windward.store.open import open_store
 from windward.store.protocol import Put, Store, Transaction, Unchanged, Write
 
@@ -130,13 +136,52 @@ async def test_compaction_under_a_followed_prefix_loses_nothing(etcd: EtcdProces
     assert seen.keys() == {entry.key for entry in (await store.list("/w/")).entries}
 
 
+@pytest.mark.parametrize("after_commits", [1, 6, 25])
+async def test_a_large_change_across_a_kill_is_all_or_nothing(
+    etcd: EtcdProcess, store: Store, after_commits: int
+):
+    """1,000 objects are 17 chunks: commit 1 takes the pointer, 19 flips it, 20 to 36 bring the chunks into place."""
+    items = [entry_object(f"o{number:04}") for number in range(1000)]
+
+    class Watched:
+        commits = 0
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "commit":
+                self.commits += 1
+                if self.commits == after_commits:
+                    reached.set()
+            return getattr(store, name)
+
+    reached = asyncio.Event()
+    changing = asyncio.create_task(
+        change_objects(cast("Store", Watched()), items, [], Author("ada", datetime.now(UTC)))
+    )
+    await reached.wait()
+    await etcd.kill()
+    await etcd.start()
+    (outcome,) = await asyncio.gather(changing, return_exceptions=True)
+    await tidy(store)
+    seen = (await read_objects(store)).entries
+    assert len(seen) in ({0, 1000} if isinstance(outcome, BaseException) else {1000})
+    assert (await store.list(STAGING)).entries == ()
+    if isinstance(outcome, Changed):
+        assert max(entry.mod_revision for entry in seen) == outcome.revision
+
+
 async def test_leases_that_run_out_during_an_outage_are_all_lost_and_say_so(
     etcd: EtcdProcess, store: Store
 ):
+    """An etcd that was stopped for longer than their TTL ends them when it resumes, whoever renewed them before."""
     leases = [await store.grant(2) for _ in range(20)]
     for number, lease in enumerate(leases):
         await put(store, f"/w/{number}", lease=lease.id)
+    for lease in leases:
+        await store.keep_alive(lease.id)
     gone = asyncio.Event()
+    etcd.pause()
+    await asyncio.sleep(3)  # The server's clock is what is tested; it runs on.
+    etcd.resume()
 
     async def watch() -> None:
         missing = {f"/w/{number}" for number in range(20)}

@@ -2,7 +2,8 @@
 
     store -> follow -> ConfigBatch(upserts, removed, invalid, revision)
 
-An object that this version cannot read is reported and left as it was; it never stops the stream.
+An object that this version cannot read is reported and left as it was; it never stops the stream. A change too large for
+one transaction (staged.py) arrives in one batch, when it is whole.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 
 from windward.config.finding import Finding
 from windward.config.object import ConfigObject, ObjectKey
+from windward.config.staged import is_committed
 from windward.config.stored import decode_stored, key_of
 from windward.store.follow import follow
-from windward.store.keys import CONFIG
-from windward.store.protocol import Batch, Put, Store
+from windward.store.keys import APPLYING, CONFIG_AREA
+from windward.store.protocol import Batch, Change, Put, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,21 @@ class ConfigBatch:
 
 async def follow_config(store: Store) -> AsyncIterator[ConfigBatch]:
     """The first batch holds every object, also when there is none; later ones only differences."""
-    async for batch in follow(store, CONFIG):
-        yield decode_batch(batch)
+    pending: dict[str, Change] = {}
+    first, holding = True, False
+    async for batch in follow(store, CONFIG_AREA):
+        for change in batch.changes:
+            path = change.entry.key if isinstance(change, Put) else change.key
+            if path == APPLYING:
+                holding = is_committed(change)
+            else:
+                pending[path] = change
+        if holding or not (pending or first):
+            continue
+        first = False
+        whole = Batch(tuple(pending.values()), batch.revision)
+        pending = {}
+        yield decode_batch(whole)
 
 
 def decode_batch(batch: Batch) -> ConfigBatch:

@@ -1,8 +1,9 @@
-"""Objects as they lie in the store, and the transaction that changes several of them: all or nothing, with history.
+"""Objects as they lie in the store, and what a change of several of them writes: all or nothing, with history.
 
-    present entries + wanted objects + removals + (who, when, why) -> Plan(one Transaction, what happens to each)
+    present entries + wanted objects + removals + (who, when, why) -> Plan(steps, guards, what happens to each)
 
-Pure. Every change is one transaction: the object and its history record together, each guarded by what was read.
+Pure. A step is one object and its history record together. What fits goes into one transaction, guarded by what was
+read; what does not is staged (staged.py).
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ import msgspec
 from windward.config.decode import decode_object
 from windward.config.finding import Finding
 from windward.config.object import ConfigObject, ObjectKey
-from windward.store.keys import CONFIG, config_key, history_key
-from windward.store.protocol import Condition, Entry, Remove, Transaction, Unchanged, Write
+from windward.store.keys import APPLYING, CONFIG, config_key, history_key
+from windward.store.protocol import Entry, Remove, Transaction, Unchanged, Write
 
 LARGEST_OBJECT_BYTES: Final = 512 * 1024
-MOST_OBJECTS: Final = 60
-"""Object and history are two operations, and a transaction has at most 128."""
+MOST_STEPS: Final = 60
+"""Of one transaction: a step is two operations, and a transaction has at most 128."""
+MOST_BYTES: Final = 1_200_000
+"""Of one transaction, which may have 1.5 MB: its frame takes room too. The largest step has 1.1 MB."""
+MOST_CONDITIONS: Final = 128
+MOST_PATHS: Final = 100
+"""Of a history record: the whole of an object is in it anyway."""
 _SERVER_SET: Final = (
     "generation",
     "resourceVersion",
@@ -49,7 +55,7 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     action: str
     changed: tuple[str, ...]
-    """Paths of the fields that differ from the generation before."""
+    """Paths of the fields that differ from the generation before; the first of them, if there are very many."""
     object: dict[str, Any] | None
     schema: int = 1
 
@@ -69,10 +75,36 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What one object's change writes."""
+
+    object: Write | Remove
+    history: Write
+
+    @property
+    def size_bytes(self) -> int:
+        value = self.object.value if isinstance(self.object, Write) else b""
+        return len(self.object.key) + len(value) + len(self.history.key) + len(self.history.value)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    transaction: Transaction | None
-    """None when nothing changes."""
+    steps: tuple[Step, ...]
+    """Of the objects that change."""
+    guards: tuple[Unchanged, ...]
+    """What was read of every object, also of those that stay as they are."""
     changes: tuple[Change, ...]
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """All of it at once; None when nothing changes, or when it is too much for one transaction."""
+        conditions = (*self.guards, Unchanged(APPLYING, 0))
+        if not self.steps or len(self.steps) > MOST_STEPS or len(conditions) > MOST_CONDITIONS:
+            return None
+        if sum(step.size_bytes for step in self.steps) > MOST_BYTES:
+            return None
+        operations = [item for step in self.steps for item in (step.object, step.history)]
+        return Transaction(tuple(operations), conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +112,6 @@ class Author:
     who: str
     when: datetime
     why: str = ""
-
-
-class TooManyObjects(ValueError):
-    """More objects than one transaction holds."""
 
 
 class ObjectTooLarge(ValueError):
@@ -97,7 +125,7 @@ def store_key(key: ObjectKey) -> str:
 def key_of(store_path: str) -> ObjectKey | None:
     """The object that a key of the store names; None for a key that names none."""
     parts = store_path.removeprefix(CONFIG).split("/")
-    return ObjectKey(*parts) if len(parts) == 4 else None
+    return ObjectKey(*parts) if store_path.startswith(CONFIG) and len(parts) == 4 else None
 
 
 def decode_stored(entry: Entry) -> tuple[ConfigObject[Any] | None, tuple[Finding, ...]]:
@@ -128,33 +156,27 @@ def plan_changes(
     removals: Sequence[ObjectKey],
     author: Author,
 ) -> Plan:
-    """One transaction for all of it. Raises TooManyObjects or ObjectTooLarge."""
-    if len(wanted) + len(removals) > MOST_OBJECTS:
-        raise TooManyObjects(
-            f"{len(wanted) + len(removals)} objects at once: at most {MOST_OBJECTS}; apply them in parts"
-        )
-    operations: list[Write | Remove] = []
-    conditions: list[Condition] = []
+    """What turns what is present into what is wanted. Raises ObjectTooLarge."""
+    steps: list[Step] = []
+    guards: list[Unchanged] = []
     changes: list[Change] = []
     for item in wanted:
         entry = present.get(item.key)
-        change, writes = _upsert(item, entry, author)
+        change, step = _upsert(item, entry, author)
         changes.append(change)
-        operations += writes
-        conditions.append(Unchanged(store_key(item.key), entry.mod_revision if entry else 0))
+        if step is not None:
+            steps.append(step)
+        guards.append(Unchanged(store_key(item.key), entry.mod_revision if entry else 0))
     for key in removals:
         entry = present[key]
         assert entry is not None, "callers remove what exists"
         stored = _read(entry, author)
         generation = stored.generation + 1
-        operations.append(Remove(store_key(key)))
-        operations.append(
-            _history(key, stored.created_at, generation, author, Action.DELETED, (), None)
-        )
-        conditions.append(Unchanged(store_key(key), entry.mod_revision))
+        record = _history(key, stored.created_at, generation, author, Action.DELETED, (), None)
+        steps.append(Step(Remove(store_key(key)), record))
+        guards.append(Unchanged(store_key(key), entry.mod_revision))
         changes.append(Change(key, Action.DELETED, generation))
-    transaction = Transaction(tuple(operations), tuple(conditions)) if operations else None
-    return Plan(transaction, tuple(changes))
+    return Plan(tuple(steps), tuple(guards), tuple(changes))
 
 
 def _read(entry: Entry, author: Author) -> StoredObject:
@@ -167,14 +189,14 @@ def _read(entry: Entry, author: Author) -> StoredObject:
 
 def _upsert(
     item: ConfigObject[Any], entry: Entry | None, author: Author
-) -> tuple[Change, list[Write]]:
+) -> tuple[Change, Step | None]:
     raw = canonical(item)
     if entry is None:
         generation, created, before = 1, author.when, None
     else:
         stored = _read(entry, author)
         if stored.object == raw:
-            return Change(item.key, Action.UNCHANGED, stored.generation), []
+            return Change(item.key, Action.UNCHANGED, stored.generation), None
         generation, created, before = stored.generation + 1, stored.created_at, stored.object
     value = msgspec.json.encode(StoredObject(generation=generation, created_at=created, object=raw))
     if len(value) > LARGEST_OBJECT_BYTES:
@@ -182,9 +204,9 @@ def _upsert(
             f"{item.key}: {len(value)} bytes, at most {LARGEST_OBJECT_BYTES} are stored"
         )
     action = Action.CREATED if before is None else Action.CONFIGURED
-    changed = tuple(sorted(differing_paths(before, raw))) if before is not None else ()
+    changed = tuple(sorted(differing_paths(before, raw)))[:MOST_PATHS] if before is not None else ()
     history = _history(item.key, created, generation, author, action, changed, raw)
-    return Change(item.key, action, generation), [Write(store_key(item.key), value), history]
+    return Change(item.key, action, generation), Step(Write(store_key(item.key), value), history)
 
 
 def _history(

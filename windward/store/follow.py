@@ -37,13 +37,7 @@ async def follow(
             yield Batch(changes, listing.revision)
         async with aclosing(_watch(store, prefix, listing.revision, relist_every_s)) as batches:
             async for batch in batches:
-                fresh = tuple(change for change in batch.changes if _is_news(known, change))
-                for change in fresh:
-                    if isinstance(change, Put):
-                        known[change.entry.key] = change.entry
-                    else:
-                        known.pop(change.key, None)
-                if fresh:
+                if fresh := _learn(known, batch.changes):
                     yield Batch(fresh, batch.revision)
 
 
@@ -74,6 +68,20 @@ async def _watch(
             pending.cancel()
             await asyncio.wait({pending})
         await watch.aclose()
+
+
+def _learn(known: dict[str, Entry], changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Take changes over, in order, and return those that were news: a batch may make a key and delete it again."""
+    fresh = []
+    for change in changes:
+        if not _is_news(known, change):
+            continue
+        fresh.append(change)
+        if isinstance(change, Put):
+            known[change.entry.key] = change.entry
+        else:
+            del known[change.key]
+    return tuple(fresh)
 
 
 def _is_news(known: dict[str, Entry], change: Change) -> bool:

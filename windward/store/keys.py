@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 ROOT: Final = "/windward/v1/"
-CONFIG: Final = ROOT + "config/"
+CONFIG_AREA: Final = ROOT + "config"
+"""Prefix of every object, and of APPLYING: one watch sees both, in order."""
+CONFIG: Final = CONFIG_AREA + "/"
+APPLYING: Final = CONFIG_AREA + ".applying"
+"""Present while a change that is too large for one transaction is staged or carried out."""
 HISTORY: Final = ROOT + "history/"
 STAGING: Final = ROOT + "staging/"
 REGISTRATIONS: Final = ROOT + "endpoint"
@@ -24,6 +28,10 @@ def history_key(
 ) -> str:
     """Numbers are padded so that keys sort as numbers; an object deleted and made again begins anew at generation 1."""
     return f"{HISTORY}{group}/{kind}/{namespace}/{name}/{created_ms:015d}-{generation:012d}"
+
+
+def staging_key(change: str, number: int) -> str:
+    return f"{STAGING}{change}/{number:06d}"
 
 
 def endpoint_key(namespace: str, name: str) -> str:

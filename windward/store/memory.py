@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_left, insort
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from windward.store.errors import Compacted, Conflict, LeaseLost, TooLarge
 from windward.store.protocol import (
@@ -70,20 +70,24 @@ class MemoryStore:
     async def get(self, key: str, *, revision: int | None = None) -> Entry | None:
         return self._state(revision).get(key)
 
-    async def list(self, prefix: str, *, revision: int | None = None) -> Listing:
+    async def list(
+        self, prefix: str, *, revision: int | None = None, keys_only: bool = False
+    ) -> Listing:
         self.expire_leases()
         if revision is not None:
             state = self._state(revision)
-            found = sorted(
+            entries = sorted(
                 (entry for key, entry in state.items() if key.startswith(prefix)), key=_key
             )
-            return Listing(tuple(found), revision)
-        entries = []
-        for key in self._keys[bisect_left(self._keys, prefix) :]:
-            if not key.startswith(prefix):
-                break
-            entries.append(self._entries[key])
-        return Listing(tuple(entries), self._revision)
+        else:
+            entries = []
+            for key in self._keys[bisect_left(self._keys, prefix) :]:
+                if not key.startswith(prefix):
+                    break
+                entries.append(self._entries[key])
+        if keys_only:
+            entries = [replace(entry, value=b"") for entry in entries]
+        return Listing(tuple(entries), self._revision if revision is None else revision)
 
     async def commit(self, transaction: Transaction) -> int:
         self.expire_leases()
@@ -112,11 +116,14 @@ class MemoryStore:
             if position <= self._compacted:
                 raise Compacted(self._compacted)
             start = bisect_left(self._history, (position,))
-            for revision, changes in self._history[start:]:
-                mine = tuple(change for change in changes if change_key(change).startswith(prefix))
-                position = revision + 1
-                if mine:
-                    yield Batch(mine, revision)
+            late = self._history[start:]
+            # As etcd does when a watcher lags: what it missed comes together, whole revisions, in order.
+            mine = tuple(
+                c for _, changes in late for c in changes if change_key(c).startswith(prefix)
+            )
+            position = max(position, self._revision + 1)
+            if mine:
+                yield Batch(mine, max(change_revision(change) for change in mine))
             if position <= self._revision:
                 continue
             await self._changed.wait()
@@ -221,6 +228,10 @@ class MemoryStore:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def change_revision(change: Change) -> int:
+    return change.entry.mod_revision if isinstance(change, Put) else change.revision
 
 
 def change_key(change: Change) -> str:

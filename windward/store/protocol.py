@@ -108,8 +108,13 @@ class Lease:
 class Store(Protocol):
     async def get(self, key: str, *, revision: int | None = None) -> Entry | None: ...
 
-    async def list(self, prefix: str, *, revision: int | None = None) -> Listing:
-        """Every entry below a prefix, all at one revision. Raises Compacted for a revision that is gone."""
+    async def list(
+        self, prefix: str, *, revision: int | None = None, keys_only: bool = False
+    ) -> Listing:
+        """Every entry below a prefix, all at one revision; their values empty when only keys are asked for.
+
+        Raises Compacted for a revision that is gone.
+        """
 
     async def commit(self, transaction: Transaction) -> int:
         """Carry out all operations, if every condition holds, and return their revision.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,28 +16,26 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.pilot.api.access import Access
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from windward.api.config.v1 import config_pb2, config_pb2_grpc
+from windward.config.changing import (
+    FEW,
+    Contested,
+    NoSuchObject,
+    change_objects,
+    read_object,
+    read_objects,
+)
 from windward.config.decode import decode_object
 from windward.config.finding import Finding, Severity
 from windward.config.object import ConfigObject, ObjectKey
-from windward.config.stored import (
-    Action,
-    Author,
-    ObjectTooLarge,
-    StoredObject,
-    TooManyObjects,
-    key_of,
-    plan_changes,
-    store_key,
-)
-from windward.rpc.errors import RefusedError, invalid, not_found
-from windward.store.errors import Conflict, StoreError, TooLarge, Uncertain
+from windward.config.stored import Action, Author, ObjectTooLarge, StoredObject, key_of
+from windward.rpc.errors import RefusedError, invalid, not_found, unavailable
+from windward.store.errors import StoreError, TooLarge, Uncertain
 from windward.store.keys import CONFIG
 from windward.store.protocol import Entry, Store
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import Resource
 
 log = get_logger()
-ATTEMPTS = 5
 ACTIONS = {
     Action.CREATED: config_pb2.Applied.CREATED,
     Action.CONFIGURED: config_pb2.Applied.CONFIGURED,
@@ -64,18 +63,18 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ApplyResponse:
         caller = self._access.administrator(context)
-        wanted, findings = check(request)
+        wanted, findings = await checked(request)
         if any(finding.severity == config_pb2.Finding.ERROR for finding in findings):
             return config_pb2.ApplyResponse(findings=findings)
         author = Author(str(caller), datetime.now(UTC), request.reason[:1000])
-        applied, revision = await self._commit(wanted, [], author)
+        applied, revision = await self._change(wanted, [], author)
         return config_pb2.ApplyResponse(applied=applied, findings=findings, revision=revision)
 
     async def Validate(  # noqa: N802  the wire's name
         self, request: config_pb2.ApplyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ApplyResponse:
         self._access.reader(context)
-        _, findings = check(request)
+        _, findings = await checked(request)
         return config_pb2.ApplyResponse(findings=findings)
 
     async def Delete(  # noqa: N802  the wire's name
@@ -84,53 +83,39 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         caller = self._access.administrator(context)
         keys = list(dict.fromkeys(object_key(ref) for ref in request.refs))
         author = Author(str(caller), datetime.now(UTC), request.reason[:1000])
-        applied, revision = await self._commit([], keys, author)
+        applied, revision = await self._change([], keys, author)
         return config_pb2.DeleteResponse(applied=applied, revision=revision)
 
-    async def _commit(
+    async def _change(
         self, wanted: list[ConfigObject[Any]], removals: list[ObjectKey], author: Author
     ) -> tuple[list[config_pb2.Applied], int]:
-        """Read, plan, compare-and-write; again if somebody else was faster."""
+        """Carry the change out; what can go wrong, as a status."""
         keys = [item.key for item in wanted] + removals
-        if len(set(keys)) != len(keys):
-            raise invalid("an object is named twice in one request")
-        for _ in range(ATTEMPTS):
-            entries = await asyncio.gather(*(self._store.get(store_key(key)) for key in keys))
-            present = dict(zip(keys, entries, strict=True))
-            missing = [str(key) for key in removals if present[key] is None]
-            if missing:
-                raise not_found(f"there is no {', '.join(missing)}")
-            try:
-                plan = plan_changes(present, wanted, removals, author)
-                if plan.transaction is None:
-                    revision = max((entry.mod_revision for entry in entries if entry), default=0)
-                else:
-                    revision = await self._store.commit(plan.transaction)
-            except Conflict:
-                continue
-            except (TooManyObjects, ObjectTooLarge, TooLarge) as error:
-                raise invalid(str(error)) from error
-            except Uncertain as error:
-                raise RefusedError(
-                    grpc.StatusCode.UNAVAILABLE, f"the store's answer is missing: {error}"
-                ) from error
-            except StoreError as error:
-                raise RefusedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
-            log.info(
-                "config.changed",
-                who=author.who,
-                objects=[str(key) for key in keys][:20],
-                revision=revision,
-            )
-            return [
-                config_pb2.Applied(
-                    ref=ref_of(c.key), action=ACTIONS[c.action], generation=c.generation
-                )
-                for c in plan.changes
-            ], revision
-        raise RefusedError(
-            grpc.StatusCode.ABORTED, "the objects are being changed by somebody else"
+        if twice := [str(key) for key, count in Counter(keys).items() if count > 1]:
+            raise invalid(f"named twice in one request: {', '.join(twice[:10])}")
+        try:
+            done = await change_objects(self._store, wanted, removals, author)
+        except NoSuchObject as error:
+            raise not_found(str(error)) from error
+        except (ObjectTooLarge, TooLarge) as error:
+            raise invalid(str(error)) from error
+        except Contested as error:
+            raise RefusedError(grpc.StatusCode.ABORTED, str(error)) from error
+        except Uncertain as error:
+            raise unavailable(f"the store's answer is missing: {error}") from error
+        except StoreError as error:
+            raise unavailable(str(error)) from error
+        log.info(
+            "config.changed",
+            who=author.who,
+            objects=[str(key) for key in keys[:20]],
+            count=len(keys),
+            revision=done.revision,
         )
+        return [
+            config_pb2.Applied(ref=ref_of(c.key), action=ACTIONS[c.action], generation=c.generation)
+            for c in done.changes
+        ], done.revision
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -142,7 +127,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
 
     async def _get(self, ref: config_pb2.ObjectRef) -> config_pb2.Object:
         key = object_key(ref)
-        entry = await self._store.get(store_key(key))
+        entry = await read_object(self._store, key)
         if entry is None:
             raise not_found(f"there is no {key}")
         return object_of(key, entry)
@@ -156,7 +141,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             prefix += f"{request.group}/{request.kind}/"
             if request.namespace:
                 prefix += f"{request.namespace}/"
-        listing = await self._store.list(prefix)
+        listing = await read_objects(self._store, prefix)
         found = []
         for entry in listing.entries:
             key = key_of(entry.key)
@@ -263,6 +248,15 @@ def uses(resource: Resource, key: ObjectKey) -> bool:
         (o.group, o.kind, o.namespace, o.name) == (key.group, key.kind, key.namespace, key.name)
         for o in resource.origins
     )
+
+
+async def checked(
+    request: config_pb2.ApplyRequest,
+) -> tuple[list[ConfigObject[Any]], list[config_pb2.Finding]]:
+    """As ``check``; many objects beside the event loop, so that streams do not wait for them."""
+    if len(request.objects) <= FEW:
+        return check(request)
+    return await asyncio.to_thread(check, request)
 
 
 def check(

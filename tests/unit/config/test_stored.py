@@ -14,14 +14,14 @@ from windward.config.decode import decode_object
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.stored import (
     LARGEST_OBJECT_BYTES,
-    MOST_OBJECTS,
+    MOST_PATHS,
+    MOST_STEPS,
     Action,
     Author,
     HistoryRecord,
     ObjectTooLarge,
     Plan,
     StoredObject,
-    TooManyObjects,
     decode_stored,
     differing_paths,
     key_of,
@@ -29,8 +29,8 @@ from windward.config.stored import (
     store_key,
 )
 from windward.store.errors import Conflict
-from windward.store.keys import CONFIG, HISTORY
-from windward.store.memory import MemoryStore
+from windward.store.keys import APPLYING, CONFIG, HISTORY
+from windward.store.memory import MemoryStore, check_size
 from windward.store.protocol import Entry, Remove, Unchanged, Write
 
 EARLY = Author("ada", datetime(2026, 1, 1, tzinfo=UTC), "first")
@@ -136,7 +136,7 @@ async def test_an_unchanged_object_beside_a_changed_one_is_guarded_but_not_writt
     assert plan.transaction is not None
     assert [one.action for one in plan.changes] == [Action.UNCHANGED, Action.CREATED]
     assert len(plan.transaction.operations) == 2
-    assert len(plan.transaction.conditions) == 2
+    assert len(plan.transaction.conditions) == 3
 
 
 async def test_a_removal_leaves_its_record():
@@ -162,6 +162,7 @@ async def test_what_was_read_guards_every_object():
     assert set(plan.transaction.conditions) == {
         Unchanged(store_key(other.key), 0),
         Unchanged(store_key(one.key), held.mod_revision),
+        Unchanged(APPLYING, 0),
     }
     await change(store, entry_object("a", host="race.example"))
     with pytest.raises(Conflict):
@@ -169,13 +170,51 @@ async def test_what_was_read_guards_every_object():
     assert await store.get(store_key(other.key)) is None
 
 
-def test_as_many_objects_as_fit_and_not_one_more():
-    items = [entry_object(f"o{number}") for number in range(MOST_OBJECTS + 1)]
-    plan = plan_changes({}, items[:MOST_OBJECTS], [], EARLY)
-    assert plan.transaction is not None
-    assert len(plan.transaction.operations) == 2 * MOST_OBJECTS
-    with pytest.raises(TooManyObjects, match=str(MOST_OBJECTS)):
-        plan_changes({}, items, [], EARLY)
+def test_as_many_objects_as_fit_are_one_transaction_and_more_are_none():
+    items = [entry_object(f"o{number}") for number in range(MOST_STEPS + 1)]
+    transaction = plan_changes({}, items[:MOST_STEPS], [], EARLY).transaction
+    assert transaction is not None
+    check_size(transaction)
+    assert len(transaction.operations) == 2 * MOST_STEPS
+    plan = plan_changes({}, items, [], EARLY)
+    assert plan.transaction is None
+    assert len(plan.steps) == MOST_STEPS + 1
+
+
+def test_few_objects_of_much_text_are_no_single_transaction_and_one_of_the_largest_is():
+    large = [
+        entry_object(name, annotations={"note": "x" * (LARGEST_OBJECT_BYTES - 1000)})
+        for name in ("a", "b")
+    ]
+    transaction = plan_changes({}, large[:1], [], EARLY).transaction
+    assert transaction is not None
+    check_size(transaction)
+    assert plan_changes({}, large, [], EARLY).transaction is None
+
+
+def test_what_stays_as_it_is_counts_for_a_transaction_by_its_conditions_alone():
+    items = [entry_object(f"o{number}") for number in range(128)]
+    entries = {}
+    for item, step in zip(items, plan_changes({}, items, [], EARLY).steps, strict=True):
+        assert isinstance(step.object, Write)
+        entries[item.key] = Entry(step.object.key, step.object.value, 5, 5, 1)
+    changed = entry_object("o0", host="new.example")
+    transaction = plan_changes(entries, [changed, *items[1:127]], [], LATE).transaction
+    assert transaction is not None
+    check_size(transaction)
+    assert plan_changes(entries, [changed, *items[1:]], [], LATE).transaction is None
+
+
+def test_of_very_many_paths_that_differ_history_names_the_first():
+    def noted(text: str) -> Any:
+        return entry_object(annotations={f"n{number:03}": text for number in range(500)})
+
+    step = plan_changes({}, [noted("a")], [], EARLY).steps[0]
+    assert isinstance(step.object, Write)
+    present = {entry_object().key: Entry(step.object.key, step.object.value, 5, 5, 1)}
+    record = plan_changes(present, [noted("b")], [], LATE).steps[0].history
+    changed = msgspec.json.decode(record.value, type=HistoryRecord).changed
+    assert changed == tuple(f"metadata.annotations.n{number:03}" for number in range(MOST_PATHS))
 
 
 def test_an_object_over_the_limit_is_refused_by_name():
@@ -223,6 +262,7 @@ def test_a_key_names_its_object_and_nothing_else_does():
     assert key_of(store_key(key)) == key
     assert key_of(CONFIG + "too/short") is None
     assert key_of(CONFIG + "g/K/ns/n/more") is None
+    assert key_of(APPLYING) is None
 
 
 def test_the_paths_that_differ_are_the_smallest():
@@ -248,4 +288,4 @@ def test_a_removal_is_guarded_and_deletes_before_it_records():
     removal = plan_changes(present, [], [item.key], LATE).transaction
     assert removal is not None
     assert removal.operations[0] == Remove(write.key)
-    assert removal.conditions == (Unchanged(write.key, 5),)
+    assert removal.conditions == (Unchanged(write.key, 5), Unchanged(APPLYING, 0))

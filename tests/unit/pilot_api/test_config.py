@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from services.pilot.api.access import Access
-from services.pilot.api.config import ATTEMPTS, ConfigService, line_of
+from services.pilot.api.config import ConfigService, line_of
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from tests.unit.pilot_api.callers import (
@@ -29,6 +29,7 @@ from tests.unit.pilot_api.callers import (
 )
 from tests.unit.xds.meshes import a_set, deltas
 from windward.api.config.v1 import config_pb2
+from windward.config.changing import ATTEMPTS
 from windward.rpc.errors import RefusedError
 from windward.store.keys import CONFIG, HISTORY
 from windward.store.memory import MemoryStore
@@ -201,6 +202,23 @@ async def test_delete_removes_all_or_nothing():
     assert [item.action for item in answer.applied] == [Applied.DELETED]
     assert len((await store.list(CONFIG)).entries) == 1
     assert len((await store.list(HISTORY)).entries) == 3
+
+
+async def test_objects_by_the_hundred_are_applied_and_deleted_whole():
+    store = MemoryStore()
+    service = a_service(store)
+    names = [f"s{number}" for number in range(200)]
+    answer = await service.Apply(an_apply(*map(a_service_entry, names)), ADMIN)
+    assert {item.action for item in answer.applied} == {Applied.CREATED}
+    listed = await service.List(config_pb2.ListRequest(), ADMIN)
+    assert {item.ref.name for item in listed.objects} == set(names)
+    bad = a_service_entry("bad")
+    bad["spec"]["nonsense"] = 1
+    refused = await service.Apply(an_apply(*map(a_service_entry, [*names, "new"]), bad), ADMIN)
+    assert ([f.object_index for f in refused.findings], refused.revision) == ([201], 0)
+    refs = [a_ref("ServiceEntry", name) for name in names]
+    await service.Delete(config_pb2.DeleteRequest(refs=refs), ADMIN)
+    assert (await store.list(CONFIG)).entries == ()
 
 
 @pytest.mark.parametrize("method", ["Apply", "Delete"])

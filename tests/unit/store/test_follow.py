@@ -56,6 +56,20 @@ async def read(batches, seen: dict[str, bytes]) -> None:
             del seen[change.key]
 
 
+def test_a_key_that_was_made_and_deleted_in_one_batch_is_gone():
+    async def run() -> None:
+        store = MemoryStore()
+        seen: dict[str, bytes] = {}
+        async with aclosing(follow(store, "/p/")) as batches:
+            await read(batches, seen)
+            await store.commit(Transaction((Write("/p/a", b""),)))
+            await store.commit(Transaction((Remove("/p/a"), Write("/p/b", b""))))
+            await read(batches, seen)
+        assert seen.keys() == {"/p/b"}
+
+    asyncio.run(run())
+
+
 def test_the_first_batch_comes_also_from_an_empty_store():
     async def run() -> None:
         async with aclosing(follow(MemoryStore(), "/p/")) as batches:

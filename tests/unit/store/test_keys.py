@@ -17,6 +17,14 @@ def test_areas_lie_below_the_root_and_never_below_one_another():
     assert not any(one.startswith(other) for one, other in permutations(areas, 2))
 
 
+def test_one_watch_sees_the_configuration_and_its_pointer_and_no_other_area():
+    assert keys.CONFIG.startswith(keys.CONFIG_AREA)
+    assert keys.APPLYING.startswith(keys.CONFIG_AREA)
+    assert not keys.APPLYING.startswith(keys.CONFIG)
+    others = (keys.HISTORY, keys.STAGING, keys.ENDPOINTS, keys.CA)
+    assert not any(area.startswith(keys.CONFIG_AREA) for area in others)
+
+
 def test_paths():
     assert keys.config_key("g", "K", "ns", "n") == "/windward/v1/config/g/K/ns/n"
     assert (

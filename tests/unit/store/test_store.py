@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from windward.local.etcd import EtcdProcess
 from windward.store.errors import Compacted, Conflict, LeaseLost, TooLarge
-from windward.store.memory import MAX_OPERATIONS, MemoryStore
-from windward.store.open import open_store
+from windward.store.memory import MAX_OPERATIONS
 from windward.store.protocol import (
     Batch,
     Deleted,
@@ -23,19 +20,6 @@ from windward.store.protocol import (
     Unchanged,
     Write,
 )
-
-
-@pytest.fixture(params=["memory", "etcd"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    process = EtcdProcess(tmp_path / "etcd")
-    await process.start()
-    made = open_store(process.url)
-    yield made
-    await made.close()
-    await process.stop()
 
 
 async def put(store: Store, key: str, value: bytes = b"v", lease: int = 0) -> int:
@@ -75,6 +59,16 @@ async def test_a_list_is_in_key_order_below_its_prefix_at_one_revision(store: St
     again = await store.list("/p/", revision=before.revision)
     assert again.entries == before.entries
     assert [entry.key for entry in (await store.list("/p/")).entries] == ["/p/a", "/p/b", "/p/c"]
+
+
+async def test_a_list_of_keys_alone_says_where_they_stand(store: Store):
+    revision = await put(store, "/p/a", b"much")
+    await put(store, "/p/b", b"more")
+    for at in (None, revision):
+        (entry, *rest) = (await store.list("/p/", revision=at, keys_only=True)).entries
+        assert (entry.key, entry.value, entry.mod_revision) == ("/p/a", b"", revision)
+        assert len(rest) == (at is None)
+    assert [entry.value for entry in (await store.list("/p/")).entries] == [b"much", b"more"]
 
 
 async def test_a_transaction_is_all_or_nothing(store: Store):

@@ -46,12 +46,16 @@ class EtcdStore:
         )
         return entry_of(answer.kvs[0]) if answer.kvs else None
 
-    async def list(self, prefix: str, *, revision: int | None = None) -> Listing:
+    async def list(
+        self, prefix: str, *, revision: int | None = None, keys_only: bool = False
+    ) -> Listing:
         """In pages, all at the first page's revision."""
         start, end = prefix.encode(), range_end(prefix.encode())
         pinned, entries = revision or 0, []
         while True:
-            request = wire.RangeRequest(key=start, range_end=end, limit=PAGE, revision=pinned)
+            request = wire.RangeRequest(
+                key=start, range_end=end, limit=PAGE, revision=pinned, keys_only=keys_only
+            )
             answer = await self._connection.idempotent(
                 "/etcdserverpb.KV/Range", request, wire.RangeResponse
             )
