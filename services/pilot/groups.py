@@ -20,6 +20,7 @@ from services.pilot.envoy.own import concerns, may_move, own_resources, scope_of
 from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy
 from services.pilot.snapshot import Delta, MeshSnapshot
+from windward.xds.bodies import Bodies
 from windward.xds.resource import Changes, Resource, ResourceSet
 
 SLICE_S = 0.002
@@ -68,6 +69,8 @@ class SharedScope:
         self.groups: dict[Hashable, Group] = {}
         self.users = 0
         """Groups, and attachments in hand."""
+        self.bodies = Bodies()
+        """Of responses; streams of all its groups send the same ones."""
         self.ready = False
         self.backlog: list[tuple[MeshSnapshot, Delta]] = []
         self.building = asyncio.Lock()
@@ -82,7 +85,9 @@ class Group:
         self.own = own
         self.wakes: dict[View, Wake] = {}
         snapshot = scope.snapshot
-        self.current = ResourceSet(snapshot.version, snapshot.revision, (own, scope.made))
+        self.current = ResourceSet(
+            snapshot.version, snapshot.revision, (own, scope.made), bodies=scope.bodies
+        )
 
     def renew(self, names: Mapping[str, frozenset[str]] | None) -> None:
         """A newer set, which differs from the one before in these names (None: in any)."""
@@ -91,7 +96,9 @@ class Group:
         if names is not None:
             changes = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
         layers = (self.own, self.scope.made)
-        self.current = ResourceSet(snapshot.version, snapshot.revision, layers, changes)
+        self.current = ResourceSet(
+            snapshot.version, snapshot.revision, layers, changes, self.scope.bodies
+        )
 
     def still(self) -> None:
         """Nothing differs; the set holds at the newer revision too."""

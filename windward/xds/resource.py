@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final, Self
+
+from windward.xds.bodies import Bodies
 
 TYPE_PREFIX: Final = "type.googleapis.com/"
 CLUSTER: Final = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
@@ -55,7 +57,7 @@ class Resource:
     and what other resources have of the same parts is in memory once.
     """
 
-    __slots__ = ("_entry", "_parts", "name", "origins", "size", "type_url", "version")
+    __slots__ = ("_entry", "_parts", "name", "origins", "refers", "size", "type_url", "version")
 
     def __init__(
         self,
@@ -64,10 +66,13 @@ class Resource:
         body: bytes | Sequence[bytes],
         origins: tuple[Origin, ...] = (),
         version: str = "",
+        refers: frozenset[str] = frozenset(),
     ) -> None:
         self.type_url: Final = type_url
         self.name: Final = name
         self.origins: Final = origins
+        self.refers: Final = refers
+        """Names of clusters and route configurations that this one cannot do without: a route's clusters, a listener's routes."""
         self._parts: Final[Sequence[bytes]] = (body,) if isinstance(body, bytes) else body
         self.size: Final = sum(map(len, self._parts))
         """Bytes of the body."""
@@ -150,6 +155,8 @@ class ResourceSet:
     changes: tuple[Changes, ...] = ()
     """How it came about, the latest change first: ``changes[0]`` leads here from ``changes[0].since``, ``changes[1]`` leads to
     that version, and so on as far as is remembered. Saves work only: without it a set is compared whole."""
+    bodies: Bodies = field(default_factory=Bodies, repr=False, compare=False)
+    """Where streams keep the bodies of their responses; sets of several groups may have the same one."""
 
     @classmethod
     def of(
@@ -172,6 +179,13 @@ class ResourceSet:
             return maps[0].keys()
         return {name for named in maps for name in named}
 
+    def shares(self, other: ResourceSet, type_url: str) -> bool:
+        """Whether both have the very same maps of a type, so that nothing in it differs."""
+        return len(self.layers) == len(other.layers) and all(
+            mine.get(type_url) is theirs.get(type_url)
+            for mine, theirs in zip(self.layers, other.layers, strict=True)
+        )
+
     @property
     def by_type(self) -> Layer:
         """The layers merged: made anew with each call, for tests and for what looks at a whole set now and then."""
@@ -185,6 +199,8 @@ class ResourceSet:
         """Type URL -> names that may differ from a set of that version; None when that is not remembered."""
         if version == self.version:
             return {}
+        if self.changes and self.changes[0].since == version:
+            return self.changes[0].names
         found: dict[str, frozenset[str]] = {}
         for change in self.changes:
             for type_url, names in change.names.items():

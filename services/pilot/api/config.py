@@ -168,7 +168,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             url: config_pb2.TypeStatus(
                 sent_revision=state.sent_revision,
                 acked_revision=state.acked_revision,
-                resources=sum(bool(version) for version in state.known.values()),
+                resources=item.stream.count(url),
                 last_error=state.last_error,
                 state=state.state,
             )
@@ -203,7 +203,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 version=resource.version,
                 body=resource.body,
                 origins=[ref(o.group, o.kind, o.namespace, o.name) for o in resource.origins],
-                acked=found[0].stream.types[url].good.get(name) == resource.version,
+                acked=found[0].stream.accepted(url, name) == resource.version,
             )
             for url, name, resource in held(found[0])
             if not wanted or url in wanted
@@ -223,12 +223,12 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             if not mine:
                 continue
             proxies += 1
-            states = item.stream.types
-            acked += all(states[url].good.get(name) == r.version for url, name, r in mine)
+            stream = item.stream
+            acked += all(stream.accepted(url, name) == r.version for url, name, r in mine)
             rejections += [
-                f"{item.proxy.id}: {name}: {states[url].last_error}"
+                f"{item.proxy.id}: {name}: {refusal.error}"
                 for url, name, r in mine
-                if states[url].refused.get(name) == r.version
+                if (refusal := stream.types[url].refused.get(name)) and refusal.version == r.version
             ]
         return config_pb2.ObjectStatus(
             object=stored, proxies=proxies, acked=acked, rejections=rejections
@@ -237,9 +237,11 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
 
 def held(item: Connected) -> Iterable[tuple[str, str, Resource]]:
     """Everything that a proxy should have and has asked for."""
-    for url, state in item.stream.types.items():
-        for name, resource in item.stream.available(url).items():
-            if state.subscription.wants(name):
+    stream = item.stream
+    for url in stream.types:
+        for name in stream.wanted(url):
+            resource = stream.current.get(url, name)
+            if resource is not None:
                 yield url, name, resource
 
 

@@ -134,17 +134,34 @@ def test_an_ack_is_not_answered():
     assert client.stream.take() == []
 
 
-def test_a_refused_set_is_not_sent_again_until_something_changes():
+def test_one_bad_cluster_of_many_holds_back_no_good_one():
     client = a_client(a_resource(CLUSTER, "a", "a=1"))
     client.ask(CLUSTER)
     client.settle()
-    client.stream.update(a_set(2, a_resource(CLUSTER, "a", "a=2"), Resource(CLUSTER, "x", BAD)))
+    good = [a_resource(CLUSTER, f"c{number:02}", f"c{number:02}=1") for number in range(40)]
+    changed = [a_resource(CLUSTER, "a", "a=2"), Resource(CLUSTER, "c07x", BAD), *good]
+    client.stream.update(a_set(2, *changed))
     client.settle()
     state = client.stream.types[CLUSTER]
-    assert client.held[CLUSTER] == {b"a": b"a=1"}
-    assert (state.state, state.rejects) == ("ERROR", 1)
-    client.stream.update(a_set(3, a_resource(CLUSTER, "a", "a=2"), Resource(CLUSTER, "x", BAD)))
+    assert client.held[CLUSTER] == {
+        item.name.encode(): item.body for item in changed if item.body != BAD
+    }
+    assert state.refused.keys() == {"c07x"}
+    assert state.state == "ERROR"
+    assert state.rejects <= 7, "a bisection takes log2 of the suspects"
+    client.stream.update(a_set(3, *changed))
     assert client.stream.take() == []
+
+
+def test_a_refused_change_stays_at_its_last_good_bytes_in_whole_responses():
+    client = a_client(a_resource(CLUSTER, "x", "x=1"), a_resource(CLUSTER, "y", "y=1"))
+    client.ask(CLUSTER)
+    client.settle()
+    client.stream.update(a_set(2, Resource(CLUSTER, "x", BAD), a_resource(CLUSTER, "y", "y=1")))
+    client.settle()
+    client.stream.update(a_set(3, Resource(CLUSTER, "x", BAD), a_resource(CLUSTER, "y", "y=2")))
+    client.settle()
+    assert client.held[CLUSTER] == {b"x": b"x=1", b"y": b"y=2"}
 
 
 def test_mending_a_refused_set_ends_the_error():

@@ -1,0 +1,132 @@
+"""Incremental xDS: chunks of what changed, each with a nonce of its own, several under way at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from windward.xds.core import Stream
+from windward.xds.envelope import delta_body
+from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState
+from windward.xds.resource import LISTENER, Resource
+from windward.xds.subscription import WILDCARD
+
+CHUNK: Final = 50
+MOST_REMOVED: Final = 5000
+"""Names of absent or removed resources in one response."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaRequest:
+    type_url: str
+    nonce: str = ""
+    error: str = ""
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class DeltaStream(Stream):
+    """Incremental xDS."""
+
+    build = staticmethod(delta_body)
+
+    def request(self, request: DeltaRequest, at: float = 0.0) -> tuple[Refusal, ...]:
+        """Take a request in, at a time of the caller's clock. Returns the resources that it proves to be bad."""
+        state = self.types.get(request.type_url)
+        found: tuple[Refusal, ...] = ()
+        if state is not None:
+            if request.nonce:
+                found = self.answer(state, request.nonce, request.error, at)
+            if request.subscribe or request.unsubscribe or not request.nonce:
+                self._subscribe(state, request, {})
+        else:
+            state = self.open(request.type_url)
+            if state is not None:
+                self._subscribe(state, request, request.initial_versions)
+        self._rest = False
+        return found
+
+    def _subscribe(
+        self, state: TypeState, request: DeltaRequest, brought: Mapping[str, str]
+    ) -> None:
+        url, subscription, current = request.type_url, state.subscription, self.current
+        had_all = subscription.wildcard
+        subscription.unsubscribe(request.unsubscribe)
+        for name in request.unsubscribe:
+            if not subscription.wants(name):
+                state.forget(name)
+        # The resources' own names, so that a thousand streams do not keep a thousand copies of each.
+        asked = [
+            found.name if (found := current.get(url, name)) else name
+            for name in request.subscribe
+            if name != WILDCARD
+        ]
+        has_all = subscription.wildcard
+        unknown = [name for name in asked if not subscription.wants(name)]
+        named = frozenset() if has_all else frozenset(subscription.names)
+        subscription.subscribe(request.subscribe if len(asked) < len(request.subscribe) else asked)
+        if subscription.wildcard and not has_all:
+            unknown += current.names(url) - named
+        elif had_all and not subscription.wildcard:
+            for name in [name for name in state.overlay if not subscription.wants(name)]:
+                state.forget(name)
+        state.overlay.update(dict.fromkeys(unknown, ABSENT))
+        state.overlay.update(
+            {name: version for name, version in brought.items() if subscription.wants(name)}
+        )
+        state.again.update(name for name in asked if name not in brought)
+        state.reconsider()
+        if not request.nonce:
+            state.answered = False
+
+    def refuse(self, state: TypeState, sent: Sent, at: float) -> tuple[Refusal, ...]:
+        """A single resource is found bad; what is in a chunk goes again as singles, so that the nonce says which one is."""
+        if sent.single or len(sent.resources) <= 1:
+            return self.blame(state, sent.resources, sent, at)
+        state.split.update(resource.name for resource in sent.resources)
+        return ()
+
+    def addition(self, state: TypeState) -> bytes | None:
+        first, state.answered = not state.answered, True
+        whole = first and state.type_url == LISTENER
+        chosen: list[Resource] = []
+        missing: list[str] = []
+        todo = state.todo
+        while todo and len(missing) < MOST_REMOVED and (whole or len(chosen) < CHUNK):
+            name = todo.pop()
+            resource = self.examine(state, name)
+            if resource is None:
+                if self._is_missing(state, name):
+                    missing.append(name)
+            elif name not in state.split:
+                chosen.append(resource)
+            elif chosen or missing:
+                todo.append(name)
+                break
+            else:
+                state.split.discard(name)
+                return self.send(state, (resource,), None, (), single=True)
+        if chosen or missing:
+            return self.send(state, tuple(chosen), None, tuple(missing))
+        if first and state.subscription.wildcard and not self.count(state.type_url):
+            return self.send(state, (), None, ())
+        return None
+
+    def _is_missing(self, state: TypeState, name: str) -> bool:
+        """A named resource that does not exist: said once, so that the client need not wait for it."""
+        if name not in state.again or self.current.get(state.type_url, name) is not None:
+            return False
+        state.again.discard(name)
+        return name not in state.overlay
+
+    def removal(self, state: TypeState) -> bytes | None:
+        """What the client has and should not, once nothing refers to it any more."""
+        url = state.type_url
+        gone = sorted(
+            name
+            for name, have in state.overlay.items()
+            if have != ABSENT and self.current.get(url, name) is None and self.may_go(url, name)
+        )
+        return self.send(state, (), None, tuple(gone[:MOST_REMOVED])) if gone else None

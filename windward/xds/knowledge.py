@@ -1,0 +1,175 @@
+"""What one client has of one type, told as the difference from the set that its stream follows.
+
+    set (shared by all) + overlay (this client's few differences) = what the client has
+
+A synced stream remembers nothing of a type but its subscription, and equal subscriptions are one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final
+
+from windward.xds.resource import Resource, ResourceSet
+from windward.xds.subscription import Subscription
+
+ABSENT: Final = ""
+"""The version of what a client does not have."""
+
+Have = Resource | str
+"""What a client has under a name: the resource, its version alone (the client brought it along), or ABSENT."""
+
+
+def version_of(have: Have) -> str:
+    return have if isinstance(have, str) else have.version
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A resource that a client refused: not sent to it again while its bytes stay the same."""
+
+    type_url: str
+    name: str
+    version: str
+    error: str
+    """Envoy's words, for people: they are no stable format."""
+    revision: int
+    """The store's revision that the refused response reflected."""
+    at: float
+    """When, by the caller's clock."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """A response that waits for its ACK."""
+
+    resources: tuple[Resource, ...]
+    """Those that the client did not have: an ACK makes them its own, a NACK is about one of them."""
+    before: dict[str, Have]
+    """What it had in their place and of what was removed; a name that is not in it was ABSENT."""
+    removed: tuple[str, ...]
+    version: int
+    revision: int
+    single: bool
+
+    def had(self, name: str) -> Have:
+        return self.before.get(name, ABSENT)
+
+    def holds(self, name: str) -> bool:
+        return any(resource.name == name for resource in self.resources)
+
+
+@dataclass(slots=True)
+class TypeState:
+    """One type of one stream.
+
+    Invariant: of every name that the client wants it was sent the version in the stream's set (or was told that there is
+    none), except for the names in ``overlay``, of which it was sent what stands there. Every name of ``overlay`` is also in
+    ``todo``, or is withheld, or waits for its removal.
+    """
+
+    subscription: Subscription
+    overlay: dict[str, Have] = field(default_factory=dict)
+    todo: list[str] = field(default_factory=list)
+    """Names that may have to be sent, the last one first."""
+    again: set[str] = field(default_factory=set)
+    """Names to answer whatever the client has: it asked anew, or Envoy warms what it belongs to."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    pending: dict[str, Sent] = field(default_factory=dict)
+    """Nonce -> response, in the order sent."""
+    split: set[str] = field(default_factory=set)
+    """Delta: names of a refused chunk that still have to go one by one, as they are then."""
+    trials: list[list[str]] = field(default_factory=list)
+    """State of the world: groups of suspects of a refused response, to be tried one group at a time, the last one first."""
+    rounds: int = 0
+    """State of the world: refused trials since all was well."""
+    answered: bool = False
+    """Whether the latest first request was answered."""
+    sent_revision: int = 0
+    acked_revision: int = 0
+    acked_version: int = 0
+    """The newest snapshot of which the client has answered all that concerns it; what it refused is in ``refused``."""
+    last_error: str = ""
+    last_nonce: str = ""
+    rejects: int = 0
+
+    @property
+    def type_url(self) -> str:
+        return self.subscription.type_url
+
+    @property
+    def state(self) -> str:
+        if self.last_error or self.refused:
+            return "ERROR"
+        return "SYNCED" if self.settled and not self.todo else "STALE"
+
+    @property
+    def settled(self) -> bool:
+        """Nothing of this type waits for an ACK."""
+        return not self.pending and not self.trials
+
+    def queue(self, names: Iterable[str]) -> None:
+        self.todo = sorted({*self.todo, *names}, reverse=True)
+
+    def reconsider(self) -> None:
+        """Look again at everything that the client does not have as it is in the set."""
+        self.todo = sorted(self.overlay.keys() | self.again, reverse=True)
+
+    def forget(self, name: str) -> None:
+        """The client no longer wants a name, and drops what it had."""
+        self.overlay.pop(name, None)
+        self.refused.pop(name, None)
+        self.again.discard(name)
+        self.split.discard(name)
+
+    def synced(self, name: str) -> None:
+        """The client has a name as it is in the set."""
+        self.overlay.pop(name, None)
+        self.refused.pop(name, None)
+        self.split.discard(name)
+
+    def advance(self, before: ResourceSet, after: ResourceSet, names: AbstractSet[str]) -> bool:
+        """The stream follows another set, in which these names may differ. Whether one that is wanted does."""
+        type_url = self.subscription.type_url
+        if not self.subscription.wildcard:
+            names = names & self.subscription.names
+        overlay = self.overlay
+        touched = []
+        for name in names:
+            if name not in overlay:
+                old, new = before.get(type_url, name), after.get(type_url, name)
+                if old is new or (old and new and old.version == new.version):
+                    continue
+                overlay[name] = old or ABSENT
+            touched.append(name)
+        if touched:
+            self.queue(touched)
+        return bool(touched)
+
+    def roll_back(self, resource: Resource, had: Have) -> None:
+        """The client refused a response: what it had before that, it has still."""
+        name = resource.name
+        for later in self.pending.values():
+            if later.holds(name):
+                later.before[name] = had
+                return
+            if name in later.removed:
+                return
+        if self.subscription.wants(name) and (
+            version_of(self.overlay.get(name, resource)) == resource.version
+        ):
+            self.overlay[name] = had
+
+    def at_rest(self, current: ResourceSet) -> None:
+        """Nothing can be said now: give back what busy tables took, and see how far the client is."""
+        self.subscription.freeze()
+        for table in (self.overlay, self.pending, self.again, self.split):
+            if not table:
+                table.clear()  # an empty table keeps its size until it is cleared
+        if self.settled and not self.todo:
+            self.acked_revision = max(self.acked_revision, current.revision)
+            self.acked_version = max(self.acked_version, current.version)
+            if not self.refused:
+                self.last_error = ""

@@ -1,0 +1,164 @@
+"""State of the world: one response of a type under way; clusters and listeners always whole, other types what changed.
+
+A refused response is bisected: its suspects are brought to the client in halves, while the other half stays at what the
+client has, until each of them is known to be good or is the only one in a refused response. Envoy's text is never
+asked: it is no stable format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from windward.xds.core import Stream
+from windward.xds.envelope import sotw_body
+from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState
+from windward.xds.resource import WILDCARD_TYPES, Resource
+
+MOST_ROUNDS: Final = 128
+"""Refused trials in a row before all suspects that are left are held back: 10 bad ones of 1,000 take about 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class SotwRequest:
+    type_url: str
+    names: tuple[str, ...] = ()
+    nonce: str = ""
+    error: str = ""
+
+
+class SotwStream(Stream):
+    """State of the world."""
+
+    build = staticmethod(sotw_body)
+
+    def request(self, request: SotwRequest, at: float = 0.0) -> tuple[Refusal, ...]:
+        """Take a request in, at a time of the caller's clock. Returns the resources that it proves to be bad."""
+        state = self.types.get(request.type_url)
+        found: tuple[Refusal, ...] = ()
+        if state is None:
+            state = self.open(request.type_url)
+            if state is None:
+                return ()
+        elif request.nonce in state.pending:
+            found = self.answer(state, request.nonce, request.error, at)
+        elif request.nonce and (state.pending or request.nonce != state.last_nonce):
+            self.expired += 1
+            return ()  # an answer to a response that a newer one has overtaken
+        self._subscribe(state, request.names)
+        self._rest = False
+        return found
+
+    def _subscribe(self, state: TypeState, wanted: tuple[str, ...]) -> None:
+        url, subscription, current = state.type_url, state.subscription, self.current
+        had, had_all = subscription.names, subscription.wildcard
+        if subscription.repeats(wanted):
+            return  # as every ACK does
+        subscription.replace(
+            found.name if (found := current.get(url, name)) else name for name in wanted
+        )
+        has, has_all = subscription.names, subscription.wildcard
+        if not has_all:
+            for name in list(state.overlay) if had_all else had - has:
+                if name not in has:
+                    state.forget(name)
+        unknown: set[str] = set()
+        if not had_all:
+            unknown = {*(has - had), *(current.names(url) - had if has_all else ())}
+        if unknown or has - had:
+            state.overlay.update(dict.fromkeys(unknown, ABSENT))
+            state.again |= has - had
+            state.reconsider()
+
+    # ---- refusals -----------------------------------------------------------------------------------------------------
+
+    def accept(self, state: TypeState, sent: Sent) -> None:
+        super().accept(state, sent)
+        if not state.trials:
+            state.rounds = 0
+
+    def refuse(self, state: TypeState, sent: Sent, at: float) -> tuple[Refusal, ...]:
+        suspects = sent.resources
+        state.rounds += 1
+        if suspects:
+            for name in sent.removed:  # not said yet: it was among the refused response's news
+                if state.subscription.wants(name):
+                    state.overlay[name] = sent.had(name)
+        if len(suspects) <= 1 or state.rounds > MOST_ROUNDS:
+            if not state.trials:
+                state.rounds = 0
+            return self.blame(state, suspects, sent, at)
+        names = [resource.name for resource in suspects]
+        half = len(names) // 2
+        state.trials += [names[half:], names[:half]]
+        return ()
+
+    # ---- responses ----------------------------------------------------------------------------------------------------
+
+    def addition(self, state: TypeState) -> bytes | None:
+        if state.pending:
+            return None
+        first, state.answered = not state.answered, True
+        news = self._news(state)
+        whole = state.type_url in WILDCARD_TYPES
+        # A whole type answers for names that do not exist by leaving them out; others cannot say it.
+        absent = [name for name in state.again if not self.current.get(state.type_url, name)]
+        state.again.difference_update(absent)
+        if news or (whole and (first or absent)):
+            return self._respond(state, news)
+        return None
+
+    def _news(self, state: TypeState) -> tuple[Resource, ...]:
+        """What to bring to the client: the next group of suspects, or everything that is due."""
+        while state.trials:
+            found = self._due(state, state.trials.pop())
+            if found:
+                return found
+            if not state.trials:
+                state.rounds = 0
+                state.reconsider()
+        found = self._due(state, sorted(state.todo))
+        state.todo.clear()
+        return found
+
+    def _due(self, state: TypeState, names: list[str]) -> tuple[Resource, ...]:
+        found = (self.examine(state, name) for name in names)
+        return tuple(resource for resource in found if resource is not None)
+
+    def removal(self, state: TypeState) -> bytes | None:
+        """Whole types: leave out what no longer exists. Other types have no way to say it: it is forgotten."""
+        if state.pending or state.trials or state.todo:
+            return None
+        gone = self._gone(state)
+        if not gone:
+            return None
+        if state.type_url in WILDCARD_TYPES:
+            return self._respond(state, ())
+        for name in gone:
+            state.forget(name)
+        return None
+
+    def _gone(self, state: TypeState) -> tuple[str, ...]:
+        """What may be left out from now on; nothing while suspects are tried, so that a NACK is about them alone."""
+        url = state.type_url
+        if state.trials:
+            return ()
+        return tuple(
+            name
+            for name, have in state.overlay.items()
+            if have != ABSENT and self.current.get(url, name) is None and self.may_go(url, name)
+        )
+
+    def _respond(self, state: TypeState, news: tuple[Resource, ...]) -> bytes:
+        if state.type_url not in WILDCARD_TYPES:
+            return self.send(state, news, None, ())
+        gone = self._gone(state)
+        fresh = {resource.name: resource for resource in news}
+        content = []
+        for name in sorted({*self.wanted(state.type_url), *state.overlay}):
+            have = fresh.get(name) or state.overlay.get(name)
+            if have is None:
+                have = self.current.get(state.type_url, name)
+            if isinstance(have, Resource) and name not in gone:
+                content.append(have)
+        return self.send(state, tuple(content), news, gone)
