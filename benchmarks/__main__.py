@@ -1,39 +1,122 @@
 """``python -m benchmarks SCENARIO [options] --json FILE``: measurements, each one flat JSON object and a table.
 
-dns     the agent's DNS proxy: latency and CPU of the mesh's own names
-mesh    change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
-bars    every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
+dns            the agent's DNS proxy: latency and CPU of the mesh's own names
+mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
+xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
+xds-route      likewise: one VirtualService changes
+bars           every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
 
-The machine's load average stands beside every figure: a figure without it says little.
+The machine's load average stands beside every figure: a figure without it says little. The xds scenarios run a real
+etcd, Citadel and Pilot and a fleet of lean ADS clients (benchmarks/fleet), over mTLS with one identity a stream.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from benchmarks import bars, dns, mesh
+from benchmarks.xds.scene import Wish
+
+RESULTS = Path(__file__).parent / "results"
+XDS = ("xds-endpoint", "xds-route")
+
+
+def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import dns
+
+    return dns.measure()
+
+
+def _mesh(options: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import mesh
+
+    return asyncio.run(mesh.measure(options.changes))
+
+
+def _xds(options: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks.xds.run import several
+
+    return several(options.scenario, wish(options), options.runs, options.against)
+
+
+SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
+    "dns": _dns,
+    "mesh": _mesh,
+    **dict.fromkeys(XDS, _xds),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("scenario", choices=(*SCENARIOS, "bars"))
+    numbers = (
+        ("--changes", 20, "changes to time"),
+        ("--services", 1000, "services of the mesh"),
+        ("--streams", 1000, "simulated sidecars"),
+        ("--scopes", 100, "namespaces that they live in"),
+        ("--ports", 20, "distinct ports of the services, each a route configuration"),
+        ("--runs", 1, "how often; the figures are medians"),
+    )
+    for flag, default, text in numbers:
+        made.add_argument(
+            flag, type=_count, default=default, metavar="N", help=f"{text} (default: {default})"
+        )
+    made.add_argument("--plaintext", action="store_true", help="no TLS, no identities")
+    made.add_argument("--sotw", action="store_true", help="state of the world instead of delta")
+    made.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="another checkout, set up, whose Pilot is measured in turn",
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="where the result goes")
+    return made
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def wish(options: argparse.Namespace) -> Wish:
+    return Wish(
+        services=options.services,
+        streams=options.streams,
+        scopes=options.scopes,
+        ports=options.ports,
+        plaintext=options.plaintext,
+        sotw=options.sotw,
+        changes=options.changes,
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("scenario", choices=("dns", "mesh", "bars"))
-    parser.add_argument("--changes", type=int, default=20, help="configuration changes to time")
-    parser.add_argument("--json", type=Path, default=None, help="where the result goes")
-    options = parser.parse_args()
+    options = parser().parse_args()
     if options.scenario == "bars":
-        return bars.run(Path(__file__).parent / "results")
-    result = (
-        dns.measure() if options.scenario == "dns" else asyncio.run(mesh.measure(options.changes))
-    )
-    for name, value in result.items():
-        print(f"{name:<32} {value}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        from benchmarks import bars
+
+        return bars.run(RESULTS)
+    if options.against and not (options.against / "services" / "pilot" / "main.py").exists():
+        sys.stderr.write(f"benchmarks: --against {options.against}: not a checkout of Windward\n")
+        return 2
+    from benchmarks.xds.run import Failed, show
+
+    try:
+        result = SCENARIOS[options.scenario](options)
+    except Failed as error:
+        sys.stderr.write(f"benchmarks: {error}\n")
+        return 1
+    show(result, options.json)
     return 0
 
 

@@ -20,6 +20,7 @@ from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
 from services.pilot.housekeeping import keep_house
 from services.pilot.index import Index, Published, Timing
+from services.pilot.loop_watch import LoopWatch
 from services.pilot.settings import Settings
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.server import SERVICE as ADS
@@ -45,6 +46,9 @@ DRAIN_S = 5.0
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
+    watch = LoopWatch()
+    if watch.attach(asyncio.get_running_loop()):
+        metrics.watch_loop(watch)
     async with store_at(settings.store) as store:
         await _serve(settings, lifecycle, store)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from services.pilot.loop_watch import LoopWatch
 from windward.telemetry.metrics import new_registry
 
 REGISTRY = new_registry()
@@ -21,3 +22,19 @@ PUBLISH_TIME = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
     registry=REGISTRY,
 )
+LOOP_HOLD = Gauge(
+    "pilot_loop_longest_hold_seconds",
+    "Longest time that the event loop was held since the last scrape",
+    registry=REGISTRY,
+)
+LOOP_HOLD_CPU = Gauge(
+    "pilot_loop_longest_hold_cpu_seconds",
+    "Most CPU time of the event loop's thread in one hold since the last scrape",
+    registry=REGISTRY,
+)
+
+
+def watch_loop(watch: LoopWatch) -> None:
+    """Every scrape takes the longest holds and begins new ones."""
+    LOOP_HOLD.set_function(watch.take_longest_s)
+    LOOP_HOLD_CPU.set_function(watch.take_longest_cpu_s)

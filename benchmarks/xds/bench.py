@@ -1,0 +1,194 @@
+"""The servers under measurement: a real etcd, a real Citadel, a real Pilot, in a folder of the run.
+
+store -> root, made by Citadel's own code -> citadel takes it -> pilot finds its certificate where it keeps it
+pilot on the first core, everything else on the others, where there are two
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from benchmarks.fleet.identities import Member, certificate, write_identities, write_secret
+from benchmarks.fleet.process import Fleet
+from services.citadel.authority.root import Root, load_or_create
+from services.citadel.authority.sealing import load_or_make_key
+from windward.client.certificates import CERTIFICATE_FILE, KEY_FILE, ROOTS_FILE
+from windward.identity.names import CONTROL_PLANE_DNS, PILOT_ACCOUNT, ROOT_NAMESPACE, TRUST_DOMAIN
+from windward.local.addresses import free_port
+from windward.local.child import Child, ChildSpec
+from windward.local.etcd import EtcdProcess
+from windward.local.ready import wait_http
+from windward.store.open import open_store
+from windward.store.protocol import Store
+
+ROOT_TTL_S = 86_400 * 7.0
+READY_S = 120.0
+OURS = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which cores are whose; empty where there is only one."""
+
+    pilot: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+
+    @classmethod
+    def of_machine(cls) -> Cores:
+        cores = sorted(os.sched_getaffinity(0))
+        return cls((cores[0],), tuple(cores[1:])) if len(cores) > 1 else cls()
+
+    def prefix(self, cores: Sequence[int]) -> tuple[str, ...]:
+        return ("taskset", "-c", ",".join(map(str, cores))) if cores else ()
+
+
+class Bench:
+    """Use as an async context manager; ``start_pilot`` once the store is loaded."""
+
+    store: Store
+    root: Root
+    pilot: Child
+
+    def __init__(self, *, checkout: Path = OURS, flags: Sequence[str] = ()) -> None:
+        self.cores = Cores.of_machine()
+        self._checkout = checkout
+        self._flags = tuple(flags)
+        self._exits = AsyncExitStack()
+        self._affinity = os.sched_getaffinity(0)
+        self.ports = {
+            name: free_port("127.0.0.1")
+            for name in (
+                "mtls", "plaintext", "metrics", "citadel_tls", "citadel_mtls", "citadel_metrics"
+            )
+        }  # fmt: skip
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self.folder = Path(
+                stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="ww-bench-", ignore_cleanup_errors=True)
+                )
+            )
+            if self.cores.others:
+                os.sched_setaffinity(0, self.cores.others)
+                stack.callback(os.sched_setaffinity, 0, self._affinity)
+            self.etcd = EtcdProcess(self.folder / "etcd")
+            await self.etcd.start()
+            stack.push_async_callback(self.etcd.stop)
+            self.store = open_store(self.etcd.url)
+            stack.push_async_callback(self.store.close)
+            await self._make_root()
+            citadel = Child(self._citadel())
+            await citadel.start()
+            stack.push_async_callback(citadel.stop)
+            await wait_http(citadel, "127.0.0.1", self.ports["citadel_metrics"], timeout_s=READY_S)
+            self._exits = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exits.aclose()
+
+    async def _make_root(self) -> None:
+        kek = load_or_make_key(self.folder / "kek")
+        self.root = await load_or_create(
+            self.store, kek, TRUST_DOMAIN, ROOT_TTL_S, lambda: datetime.now(UTC)
+        )
+        self.roots_file = self.folder / "roots.pem"
+        self.roots_file.write_bytes(self.root.pem)
+        state = self.folder / "pilot"
+        state.mkdir(mode=0o700)
+        names = (CONTROL_PLANE_DNS[PILOT_ACCOUNT],)
+        both = certificate(self.root, TRUST_DOMAIN, ROOT_NAMESPACE, PILOT_ACCOUNT, names)
+        leaf, mark, key = both.partition(b"-----BEGIN PRIVATE KEY-----")
+        write_secret(state / CERTIFICATE_FILE, leaf)
+        write_secret(state / KEY_FILE, mark + key)
+        write_secret(state / ROOTS_FILE, self.root.pem)
+
+    # ---- processes --------------------------------------------------------------------------------------------------
+
+    def _citadel(self) -> ChildSpec:
+        flags = {
+            "--store": self.etcd.url,
+            "--tls-address": self._at("citadel_tls"),
+            "--mtls-address": self._at("citadel_mtls"),
+            "--metrics-address": self._at("citadel_metrics"),
+            "--kek-file": str(self.folder / "kek"),
+            "--log-level": "warning",
+        }
+        return self._service("citadel", flags, OURS, self.cores.others)
+
+    def _pilot(self) -> ChildSpec:
+        flags = {
+            "--store": self.etcd.url,
+            "--citadel-address": self._at("citadel_tls"),
+            "--citadel-mtls-address": self._at("citadel_mtls"),
+            "--trust-bundle-file": str(self.roots_file),
+            "--token-file": str(self.folder / "no-token"),
+            "--state-dir": str(self.folder / "pilot"),
+            "--mtls-address": self._at("mtls"),
+            "--plaintext-address": self._at("plaintext"),
+            "--metrics-address": self._at("metrics"),
+            "--log-level": "warning",
+        }
+        return self._service("pilot", flags, self._checkout, self.cores.pilot)
+
+    def _at(self, port: str) -> str:
+        return f"127.0.0.1:{self.ports[port]}"
+
+    def _service(
+        self, name: str, flags: dict[str, str], checkout: Path, cores: Sequence[int]
+    ) -> ChildSpec:
+        python = checkout / ".venv" / "bin" / "python"
+        words = [word for flag in flags.items() for word in flag]
+        words += self._flags if name == "pilot" else ()
+        program = str(python) if python.exists() else sys.executable
+        return ChildSpec(
+            name=name,
+            command=(*self.cores.prefix(cores), program, "-m", f"services.{name}.main", *words),
+            log=self.folder / f"{name}.log",
+            directory=checkout,
+        )
+
+    async def start_pilot(self) -> float:
+        """Start Pilot on what the store holds; seconds until it is ready."""
+        self.pilot = Child(self._pilot())
+        began = monotonic()
+        await self.pilot.start()
+        self._exits.push_async_callback(self.pilot.stop)
+        await self.pilot_ready()
+        return monotonic() - began
+
+    async def pilot_ready(self) -> None:
+        await wait_http(self.pilot, "127.0.0.1", self.ports["metrics"], timeout_s=READY_S)
+
+    @property
+    def pilot_pid(self) -> int:
+        pid = self.pilot.pid
+        assert pid is not None, "Pilot runs"
+        return pid
+
+    def fleet(
+        self, members: Sequence[Member], *, plaintext: bool, sotw: bool, bodies: Path | None = None
+    ) -> Fleet:
+        """A fleet of these members, not started yet."""
+        nodes = write_identities(
+            self.folder / "fleet", members, None if plaintext else self.root, TRUST_DOMAIN
+        )
+        return Fleet(
+            port=self.ports["plaintext" if plaintext else "mtls"],
+            streams=len(members),
+            nodes=nodes,
+            roots=None if plaintext else self.roots_file,
+            server_name="localhost" if plaintext else CONTROL_PLANE_DNS[PILOT_ACCOUNT],
+            sotw=sotw,
+            bodies=bodies,
+        )
