@@ -12,7 +12,7 @@ from benchmarks.xds.population import Population
 from windward import registration
 from windward.config.decode import decode_object
 from windward.config.object import ConfigObject
-from windward.config.stored import MOST_OBJECTS, Author, plan_changes, store_key
+from windward.config.stored import MOST_STEPS, Author, plan_changes, store_key
 from windward.registration import RegisteredWorkload
 from windward.store.keys import endpoint_key, endpoint_lease_key
 from windward.store.protocol import Store, Transaction, Write
@@ -39,7 +39,7 @@ async def load_objects(store: Store, objects: Iterable[Mapping[str, Any]]) -> in
             await store.commit(transaction)
 
     async with asyncio.TaskGroup() as group:
-        while batch := [decoded(raw) for raw in islice(rest, MOST_OBJECTS)]:
+        while batch := [decoded(raw) for raw in islice(rest, MOST_STEPS)]:
             plan = plan_changes({}, batch, [], author)
             assert plan.transaction is not None
             group.create_task(commit(plan.transaction))
@@ -53,7 +53,9 @@ async def load_workloads(store: Store, population: Population) -> None:
     lease = (await store.grant(LEASE_S)).id
     for at in range(0, population.services, WORKLOADS_A_TRANSACTION):
         some = range(at, min(at + WORKLOADS_A_TRANSACTION, population.services))
-        writes = [write for item in map(population.workload, some) for write in _record(item, lease)]
+        writes = [
+            write for item in map(population.workload, some) for write in _record(item, lease)
+        ]
         await store.commit(Transaction(tuple(writes)))
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 from envoy.config.cluster.v3 import cluster_pb2
@@ -31,8 +32,8 @@ class Stream:
 
     def __init__(self, *, delta: bool) -> None:
         self.delta = delta
-        self.requests: asyncio.Queue = asyncio.Queue()
-        self.responses: asyncio.Queue = asyncio.Queue()
+        self.requests: asyncio.Queue[Any] = asyncio.Queue()
+        self.responses: asyncio.Queue[Any] = asyncio.Queue()
         self._nonce = 0
 
     async def request(self, type_url: str):
@@ -63,7 +64,7 @@ class Stream:
 
 class Server:
     def __init__(self) -> None:
-        self.streams: asyncio.Queue = asyncio.Queue()
+        self.streams: asyncio.Queue[Any] = asyncio.Queue()
 
     async def stream(self) -> Stream:
         return await asyncio.wait_for(self.streams.get(), 10)
@@ -93,11 +94,13 @@ class Server:
 
 
 @asynccontextmanager
-async def fleet_at(tmp_path: Path, *, streams: int = 1, sotw: bool = False) -> AsyncIterator:
+async def fleet_at(
+    tmp_path: Path, *, streams: int = 1, sotw: bool = False
+) -> AsyncIterator[tuple[Server, Fleet]]:
     """A server and a plaintext fleet that is told to connect to it."""
     script = Server()
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, Any] = {
         "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(script.delta),
         "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(script.sotw),
     }

@@ -1,11 +1,12 @@
+import shutil
+
 import pytest
 
-from benchmarks.fleet import build
 from benchmarks.fleet.build import CannotBuild, fleet_binary, reason
 
 
 def test_without_a_compiler_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(CannotBuild, match="apt-get install gcc"):
         fleet_binary(tmp_path)
 

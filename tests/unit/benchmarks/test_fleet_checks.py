@@ -19,12 +19,11 @@ def renamed(resource: Resource, name: str) -> Resource:
     return Resource(resource.type_url, name, resource.body)
 
 
-def with_version_of(resource: Resource, other: Resource) -> Resource:
-    """Other bytes under a version that stands for ``other``'s."""
-    made = Resource(resource.type_url, resource.name, resource.body)
-    entry = made.delta_entry.replace(made.version.encode(), other.version.encode())
-    object.__setattr__(made, "delta_entry", entry)
-    return made
+def other_bytes(name: str) -> Resource:
+    """Other bytes under the version of the first."""
+    return Resource(
+        CLUSTER, name, a_cluster(name, connect_s=9).body, version=a_cluster(name).version
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ def with_version_of(resource: Resource, other: Resource) -> Resource:
         (LISTENER, [Resource(LISTENER, "l", b"\x0a\x01l\x1a\x05\x01")], "malformed"),
         (
             CLUSTER,
-            [with_version_of(a_cluster("a", connect_s=9), a_cluster("a"))],
+            [other_bytes("a")],
             "changed_under_version",
         ),
         (TIMEOUT, [], "unknown_type"),

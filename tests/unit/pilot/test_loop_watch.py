@@ -75,4 +75,8 @@ async def test_it_sees_a_callback_that_holds_a_real_loop():
 
 
 def test_a_loop_without_a_selector_is_not_watched():
-    assert not LoopWatch().attach(object())
+    loop = asyncio.new_event_loop()
+    selector = loop.__dict__.pop("_selector")
+    assert not LoopWatch().attach(loop)
+    loop.__dict__["_selector"] = selector
+    loop.close()
