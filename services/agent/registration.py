@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import grpc
 
+from services.agent.health.watch import HealthWatch
 from services.agent.settings import Settings
 from windward.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from windward.rpc.channel import ChannelSource
@@ -30,10 +31,14 @@ class Registration:
     def __init__(
         self, settings: Settings, channels: ChannelSource, serves: Callable[[], Awaitable[bool]]
     ) -> None:
+        """``serves``: whether Envoy can take the workload's requests."""
         self._settings = settings
         self._channels = channels
         self._serves = serves
-        self._healthy = False
+        self._serving = False
+        self._health = HealthWatch(
+            settings.app_address or "127.0.0.1", commands=settings.probe_commands
+        )
         self._since = 0.0
         self._lease = 0
         self._timeout_s = CALL_TIMEOUT_S
@@ -41,11 +46,23 @@ class Registration:
         self.problem = "not registered yet"
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._health.run())
+            group.create_task(self._renew())
+
+    @property
+    def _healthy(self) -> bool:
+        """Envoy can serve, and the application says that it can."""
+        return self._serving and self._health.healthy
+
+    async def _renew(self) -> None:
         while True:
+            told = self._healthy
+            self._health.changed.clear()
             try:
                 answer = await self._stub().Register(
                     registry_pb2.RegisterRequest(workload=self._workload(), lease_id=self._lease),
-                    timeout=self._timeout_s,
+                    timeout=CALL_TIMEOUT_S,
                 )
             except grpc.aio.AioRpcError as error:
                 self._failed(error)
@@ -54,23 +71,30 @@ class Registration:
             if not self.registered.is_set():
                 log.info("workload.registered", lease=answer.lease_id, pilot=self._channels.address)
             self._lease = answer.lease_id
-            ttl_s = answer.ttl.ToTimedelta().total_seconds()
-            third_s = ttl_s / 3
-            self._timeout_s = min(CALL_TIMEOUT_S, max(1.0, ttl_s * CALL_TIMEOUT_TTLS))
-            if not self._healthy:
+            self._health.follow(
+                answer.readiness_probe if answer.HasField("readiness_probe") else None
+            )
+            third_s = answer.ttl.ToTimedelta().total_seconds() / 3
+            if not self._serving:
                 await self._until_serving(third_s)
                 continue
             self.problem = ""
             self.registered.set()
-            await asyncio.sleep(third_s * random.uniform(0.8, 1.0))  # noqa: S311  jitter, not a secret
+            if told == self._healthy:
+                await self._until_changed(third_s * random.uniform(0.8, 1.0))  # noqa: S311  jitter, not a secret
+
+    async def _until_changed(self, longest_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._health.changed.wait()
 
     async def _until_serving(self, longest_s: float) -> None:
         """Registered, but unhealthy, until Envoy has what Pilot made of the registration: nobody is sent here before."""
         loop = asyncio.get_running_loop()
         self._since = self._since or loop.time()
         deadline = loop.time() + longest_s
-        while loop.time() < deadline and not self._healthy:
-            self._healthy = await self._serves() or loop.time() - self._since > INBOUND_WAIT_S
+        while loop.time() < deadline and not self._serving:
+            self._serving = await self._serves() or loop.time() - self._since > INBOUND_WAIT_S
             await asyncio.sleep(0.05)
 
     async def end(self) -> None:

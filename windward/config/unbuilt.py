@@ -49,7 +49,7 @@ UNBUILT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
         "spec.subjectAltNames", "spec.endpoints[].network",
     ),
     ("networking.istio.io", "WorkloadEntry"): ("spec.network",),
-    ("networking.istio.io", "WorkloadGroup"): ("spec.probe", "spec.template.network", "spec.metadata.annotations"),
+    ("networking.istio.io", "WorkloadGroup"): ("spec.template.network", "spec.metadata.annotations"),
     ("networking.istio.io", "Sidecar"): (
         "spec.ingress", "spec.inboundConnectionPool", "spec.outboundTrafficPolicy", "spec.egress[].port",
         "spec.egress[].bind",

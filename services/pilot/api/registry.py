@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from services.pilot.api.access import Access
+from services.pilot.api.probe import readiness_probe
 from windward import registration
 from windward.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from windward.config.hosts import is_dns_label
@@ -46,7 +47,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.RegisterResponse:
         caller = self._access.caller(context)
-        workload = await self._record(request.workload)
+        workload, group = await self._record(request.workload)
         if caller.workload != (workload.namespace, workload.service_account):
             raise denied(
                 f"{caller} may not register {workload.namespace}/{workload.name}, which runs as "
@@ -63,7 +64,12 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 continue
             ttl = Duration()
             ttl.FromMilliseconds(int(self._ttl_s * 1000))
-            return registry_pb2.RegisterResponse(lease_id=lease, ttl=ttl, revision=revision)
+            return registry_pb2.RegisterResponse(
+                lease_id=lease,
+                ttl=ttl,
+                revision=revision,
+                readiness_probe=readiness_probe(group.probe) if group.probe else None,
+            )
         raise RefusedError(
             grpc.StatusCode.ABORTED, "the registration is being changed by somebody else"
         )
@@ -95,8 +101,10 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         conditions = (_as_read(key, entry), _as_read(beside, held))
         return await self._store.commit(Transaction(tuple(writes), conditions))
 
-    async def _record(self, given: registry_pb2.Workload) -> RegisteredWorkload:
-        """The workload with its group's template applied. Refuses what is not registrable."""
+    async def _record(
+        self, given: registry_pb2.Workload
+    ) -> tuple[RegisteredWorkload, WorkloadGroup]:
+        """The workload with its group's template applied, and the group. Refuses what is not registrable."""
         for field, text in (("namespace", given.namespace), ("name", given.name)):
             if not is_dns_label(text):
                 raise invalid(f"workload.{field}: must be a DNS label, is {text[:80]!r}")
@@ -122,7 +130,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             **(group.metadata.labels if group.metadata else {}),
             **given.labels,
         }
-        return RegisteredWorkload(
+        made = RegisteredWorkload(
             namespace=given.namespace,
             name=given.name,
             address=given.address,
@@ -135,6 +143,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             weight=given.weight or template.weight or 1,
             unhealthy=given.unhealthy,
         )
+        return made, group
 
     async def _group(self, namespace: str, name: str) -> WorkloadGroup:
         if not is_dns_label(name):

@@ -26,6 +26,7 @@ class FakePilot:
         self.deregistered: asyncio.Queue[Any] = asyncio.Queue()
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.ttl_s = 0.3
+        self.probe: Any = None
         self.address = ""
 
     async def Register(self, request: Any, context: Any) -> Any:  # noqa: N802  the wire's name
@@ -34,6 +35,8 @@ class FakePilot:
         await self.registered.put(request)
         answer = registry_pb2.RegisterResponse(lease_id=LEASE, revision=1)
         answer.ttl.FromMilliseconds(int(self.ttl_s * 1000))
+        if self.probe is not None:
+            answer.readiness_probe.CopyFrom(self.probe)
         return answer
 
     async def ListWorkloads(self, _: Any, context: Any) -> None:  # noqa: N802  the wire's name
@@ -162,3 +165,29 @@ async def test_an_end_without_a_pilot_is_no_error(pilot):
         await agent.channels.close()
         await agent.registration.end()
     assert pilot.deregistered.empty()
+
+
+async def test_the_groups_probe_decides_the_endpoints_health_at_once(pilot):
+    probe = registry_pb2.ReadinessProbe
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as app:
+        port = app.sockets[0].getsockname()[1]
+        pilot.ttl_s = 3600
+        pilot.probe = probe(tcp_socket=probe.TcpSocket(port=port))
+        async with Agent(pilot.address) as agent:
+            async with asyncio.timeout(5):
+                assert (await pilot.registered.get()).workload.unhealthy
+                while (await pilot.registered.get()).workload.unhealthy:
+                    pass
+                await agent.registration.registered.wait()
+
+
+async def test_an_application_that_fails_its_probe_is_told_unhealthy_and_the_sidecar_is_ready(
+    pilot,
+):
+    probe = registry_pb2.ReadinessProbe
+    pilot.probe = probe(exec=probe.Exec(command=["true"]))
+    async with Agent(pilot.address) as agent:
+        async with asyncio.timeout(5):
+            await agent.registration.registered.wait()
+            told = [(await pilot.registered.get()).workload.unhealthy for _ in range(4)]
+        assert told == [True] * 4

@@ -347,3 +347,18 @@ async def test_workloads_are_listed_by_namespace_to_readers_alone():
     assert [item.unhealthy for item in await listed("shop")] == [True]
     call = service.ListWorkloads(registry_pb2.ListWorkloadsRequest(), AGENT)
     assert await code_of(call) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_the_groups_probe_is_told_with_every_answer():
+    store = MemoryStore()
+    service = await a_service(store)
+    answer = await service.Register(a_request(), AGENT)
+    assert not answer.HasField("readiness_probe")
+    config = ConfigService(store, Access(TRUST_DOMAIN), ConnectedProxies(), "")
+    group = a_workload_group("reviews")
+    group["spec"]["probe"] = {"tcpSocket": {"port": 8080}}
+    administrator: Any = Caller(ADMINISTRATOR)
+    applied = await config.Apply(an_apply(group), administrator)
+    assert applied.revision, applied.findings
+    answer = await service.Register(a_request(answer.lease_id), AGENT)
+    assert answer.readiness_probe.tcp_socket.port == 8080
