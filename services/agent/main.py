@@ -174,7 +174,8 @@ class _Agent:
 
 
 def main() -> None:
-    sys.exit(run("windward-agent", Settings, serve, description=(__doc__ or "").splitlines()[0]))
+    about = f"{(__doc__ or '').splitlines()[0]} Interception: `windward-agent netfilter --help`."
+    sys.exit(run("windward-agent", Settings, serve, description=about))
 
 
 if __name__ == "__main__":

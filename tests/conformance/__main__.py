@@ -13,7 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conformance import suite_citadel, suite_documents, suite_validation, totals
+from tests.conformance import (
+    suite_citadel,
+    suite_documents,
+    suite_iptables,
+    suite_validation,
+    totals,
+)
 from tests.conformance.cases import Result
 
 FLOOR = Path(__file__).with_name("floor.json")
@@ -57,7 +63,7 @@ SUITES: dict[str, tuple[str, Callable[[Path], Result]]] = {
     "citadel/csr": ("citadel/csr", suite_citadel.csr),
     "citadel/jwt": ("citadel/jwt", totals.jwt),
     "citadel/limbo": ("citadel/limbo", totals.limbo),
-    "citadel/iptables": ("citadel/iptables", totals.files("citadel/iptables", "*.golden")),
+    "citadel/iptables": ("citadel/iptables/cases.json", suite_iptables.run),
     "citadel/bootstrap": (
         "citadel/bootstrap",
         totals.files("citadel/bootstrap/golden", "*_golden.json"),

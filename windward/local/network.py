@@ -13,7 +13,10 @@ import os
 import shutil
 from pathlib import Path
 
-from services.agent.netfilter.rules import InterceptionSettings, restore_text
+from services.agent.netfilter.apply import apply
+from services.agent.netfilter.errors import NetfilterError
+from services.agent.netfilter.host import Host
+from services.agent.netfilter.interception import AGENT_PORTS, ALL, Interception
 from windward.local.addresses import Place, Plan
 from windward.local.errors import LocalMeshError
 
@@ -67,15 +70,25 @@ async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
         assert place.namespace is not None
         await run(("ip", "-n", place.namespace, "-batch", "-"), member_batch(plan, place))
         if place.name in intercepted:
-            rules = restore_text(
-                InterceptionSettings(exclude_outbound_cidrs=(f"{plan.control_address}/32",))
-            )
-            enter = ("ip", "netns", "exec", place.namespace)
-            await run((*enter, "iptables-restore", "--noflush", "--wait"), rules)
+            await asyncio.to_thread(intercept, place.namespace, plan.control_address)
 
     async with asyncio.TaskGroup() as group:
         for place in plan.places:
             group.create_task(member(place))
+
+
+def intercept(namespace: str, control_address: str) -> None:
+    """Send all traffic of a namespace through its Envoy, but for what goes to the control plane. Raises LocalMeshError."""
+    wanted = Interception(
+        inbound_ports=ALL,
+        inbound_ports_exclude=AGENT_PORTS,
+        outbound_cidrs=ALL,
+        outbound_cidrs_exclude=(f"{control_address}/32",),
+    )
+    try:
+        apply(Host(("ip", "netns", "exec", namespace), NETNS_FOLDER / namespace), wanted)
+    except NetfilterError as error:
+        raise LocalMeshError(f"interception in {namespace}: {error}") from error
 
 
 async def tear_down(plan: Plan) -> None:

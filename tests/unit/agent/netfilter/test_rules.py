@@ -1,146 +1,149 @@
-"""Interception rules: the text to the letter, what it refuses, and that a kernel loads it whole."""
+"""The rules: which there are for which setting, and in which order."""
 
 from __future__ import annotations
 
-import subprocess
-from typing import Any
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from services.agent.netfilter.rules import CHAINS, InterceptionSettings, restore_text
-
-DEFAULT = """\
-*nat
-:WINDWARD_INBOUND - [0:0]
-:WINDWARD_REDIRECT - [0:0]
-:WINDWARD_IN_REDIRECT - [0:0]
-:WINDWARD_OUTPUT - [0:0]
--A WINDWARD_REDIRECT -p tcp -j REDIRECT --to-ports 15001
--A WINDWARD_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006
--A PREROUTING -p tcp -j WINDWARD_INBOUND
--A WINDWARD_INBOUND -p tcp --dport 15090 -j RETURN
--A WINDWARD_INBOUND -p tcp --dport 15021 -j RETURN
--A WINDWARD_INBOUND -p tcp --dport 15020 -j RETURN
--A WINDWARD_INBOUND -p tcp -j WINDWARD_IN_REDIRECT
--A OUTPUT -p tcp -j WINDWARD_OUTPUT
--A WINDWARD_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN
--A WINDWARD_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp -m owner --uid-owner 1337 -j WINDWARD_IN_REDIRECT
--A WINDWARD_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN
--A WINDWARD_OUTPUT -m owner --uid-owner 1337 -j RETURN
--A WINDWARD_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp -m owner --gid-owner 1337 -j WINDWARD_IN_REDIRECT
--A WINDWARD_OUTPUT -o lo -m owner ! --gid-owner 1337 -j RETURN
--A WINDWARD_OUTPUT -m owner --gid-owner 1337 -j RETURN
--A WINDWARD_OUTPUT -d 127.0.0.1/32 -j RETURN
--A WINDWARD_OUTPUT -j WINDWARD_REDIRECT
-COMMIT
-"""
-
-FULL = InterceptionSettings(
-    uid=1000,
-    gid=1001,
-    outbound_port=16001,
-    inbound_port=16006,
-    exclude_inbound_ports=(22, 9100),
-    exclude_outbound_ports=(5432,),
-    exclude_outbound_cidrs=("10.96.0.0/12", "169.254.169.254/32"),
-)
+from services.agent.netfilter.interception import AGENT_PORTS, ALL, Interception
+from services.agent.netfilter.rules import CHAINS, Family, rules_of
 
 
-def load(text: str, then: str = "iptables-save -t nat") -> subprocess.CompletedProcess[str]:
-    """Load a text in a network namespace that ends with the command; what ``then`` prints."""
-    return subprocess.run(
-        ["unshare", "--net", "sh", "-ec", f"iptables-restore --noflush; {then}"],
-        input=text, capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+def lines(wanted: Interception, table: str = "nat", family: Family = Family.V4) -> list[str]:
+    return [rule.line for rule in rules_of(wanted, family) if rule.table == table]
 
 
-def test_the_default_to_the_letter():
-    assert restore_text(InterceptionSettings()) == DEFAULT
-
-
-def test_every_setting_reaches_its_rule():
-    lines = restore_text(FULL).splitlines()
-    assert "-A WINDWARD_REDIRECT -p tcp -j REDIRECT --to-ports 16001" in lines
-    assert "-A WINDWARD_IN_REDIRECT -p tcp -j REDIRECT --to-ports 16006" in lines
-    assert "-A WINDWARD_OUTPUT -m owner --uid-owner 1000 -j RETURN" in lines
-    assert "-A WINDWARD_OUTPUT -m owner --gid-owner 1001 -j RETURN" in lines
-    inbound = [line for line in lines if line.startswith("-A WINDWARD_INBOUND")]
-    assert inbound[-3:] == [
-        "-A WINDWARD_INBOUND -p tcp --dport 22 -j RETURN",
-        "-A WINDWARD_INBOUND -p tcp --dport 9100 -j RETURN",
-        "-A WINDWARD_INBOUND -p tcp -j WINDWARD_IN_REDIRECT",
-    ]
-    outbound = [line for line in lines if line.startswith("-A WINDWARD_OUTPUT")]
-    assert outbound[0] == "-A WINDWARD_OUTPUT -p tcp --dport 5432 -j RETURN"
-    assert outbound[-3:] == [
-        "-A WINDWARD_OUTPUT -d 10.96.0.0/12 -j RETURN",
-        "-A WINDWARD_OUTPUT -d 169.254.169.254/32 -j RETURN",
-        "-A WINDWARD_OUTPUT -j WINDWARD_REDIRECT",
+def chain(wanted: Interception, name: str, table: str = "nat") -> list[str]:
+    return [
+        rule.spec
+        for rule in rules_of(wanted, Family.V4)
+        if (rule.table, rule.chain) == (table, name)
     ]
 
 
-@pytest.mark.parametrize("port", [0, -1, 65536])
-@pytest.mark.parametrize("field", ["exclude_inbound_ports", "exclude_outbound_ports"])
-def test_what_is_no_port_is_refused(field, port):
-    made: Any = {field: (port,)}
-    with pytest.raises(ValueError, match=f"{port} is not a port"):
-        InterceptionSettings(**made)
+SIDECAR = Interception(inbound_ports=ALL, inbound_ports_exclude=AGENT_PORTS, outbound_cidrs=ALL)
 
 
-@pytest.mark.parametrize("field", ["inbound_port", "outbound_port"])
-def test_envoys_own_ports_are_ports(field):
-    made: Any = {field: 0}
-    with pytest.raises(ValueError, match="0 is not a port"):
-        InterceptionSettings(**made)
+def test_a_sidecars_rules_to_the_letter():
+    assert lines(SIDECAR) == [
+        "-A ISTIO_INBOUND -p tcp --dport 15008 -j RETURN",
+        "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001",
+        "-A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006",
+        "-A PREROUTING -p tcp -j ISTIO_INBOUND",
+        "-A ISTIO_INBOUND -p tcp --dport 15090 -j RETURN",
+        "-A ISTIO_INBOUND -p tcp --dport 15021 -j RETURN",
+        "-A ISTIO_INBOUND -p tcp --dport 15020 -j RETURN",
+        "-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT",
+        "-A OUTPUT -j ISTIO_OUTPUT",
+        "-A ISTIO_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN",
+        "-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT",
+        "-A ISTIO_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN",
+        "-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN",
+        "-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --gid-owner 1337 -j ISTIO_IN_REDIRECT",
+        "-A ISTIO_OUTPUT -o lo -m owner ! --gid-owner 1337 -j RETURN",
+        "-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN",
+        "-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN",
+        "-A ISTIO_OUTPUT -j ISTIO_REDIRECT",
+    ]
 
 
-@pytest.mark.parametrize(
-    "cidr",
-    ["", "*", "10.0.0.0/33", "10.0.0.0/8 -j ACCEPT", "10.0.0.0/8\n-F", "::/0", "host.example"],
-)
-def test_what_is_no_range_never_reaches_iptables(cidr):
-    with pytest.raises(ValueError, match=r".+"):
-        InterceptionSettings(exclude_outbound_cidrs=(cidr,))
+def test_excluded_ports_come_before_everything_in_the_output_chain():
+    wanted = Interception(outbound_cidrs=ALL, outbound_ports_exclude=(53, 5432))
+    assert chain(wanted, "ISTIO_OUTPUT")[:4] == [
+        "-p tcp --dport 53 -j RETURN",
+        "-p udp --dport 53 -j RETURN",
+        "-p tcp --dport 5432 -j RETURN",
+        "-p udp --dport 5432 -j RETURN",
+    ]
 
 
-@given(st.text(max_size=40))
-def test_no_text_makes_a_line_of_its_own(text):
-    try:
-        made = InterceptionSettings(exclude_outbound_cidrs=(text,))
-    except ValueError:
-        return
-    assert restore_text(made).count("\n") == DEFAULT.count("\n") + 1
+def test_excluded_ranges_come_before_included_ports_and_those_before_ranges():
+    wanted = Interception(
+        outbound_cidrs=("10.0.0.0/8",),
+        outbound_cidrs_exclude=("10.9.0.0/16",),
+        outbound_ports=(80,),
+    )
+    assert chain(wanted, "ISTIO_OUTPUT")[-3:] == [
+        "-d 10.9.0.0/16 -j RETURN",
+        "-p tcp --dport 80 -j ISTIO_REDIRECT",
+        "-d 10.0.0.0/8 -j ISTIO_REDIRECT",
+    ]
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("wanted", [InterceptionSettings(), FULL])
-def test_a_kernel_takes_all_of_it(wanted):
-    text = restore_text(wanted)
-    loaded = load(text)
-    assert loaded.returncode == 0, loaded.stderr
-    kept = [line for line in loaded.stdout.splitlines() if line.startswith("-A ")]
-    for chain in ("PREROUTING", "OUTPUT", *CHAINS):
-        given_ = [line for line in text.splitlines() if line.startswith(f"-A {chain} ")]
-        assert len([line for line in kept if line.startswith(f"-A {chain} ")]) == len(given_)
+def test_inbound_exclusions_mean_something_only_when_all_ports_are_captured():
+    listed = Interception(inbound_ports=(80,), inbound_ports_exclude=(22,))
+    assert not any("22" in spec for spec in chain(listed, "ISTIO_INBOUND"))
+    everything = Interception(inbound_ports=ALL, inbound_ports_exclude=(22,))
+    assert "-p tcp --dport 22 -j RETURN" in chain(everything, "ISTIO_INBOUND")
 
 
-@pytest.mark.root
-def test_loading_leaves_the_rules_of_others_alone():
-    other = "*nat\n:OTHERS - [0:0]\n-A OTHERS -d 192.0.2.1/32 -j RETURN\nCOMMIT\n"
-    loaded = load(other + restore_text(InterceptionSettings()))
-    assert loaded.returncode == 0, loaded.stderr
-    assert "-A OTHERS -d 192.0.2.1/32 -j RETURN" in loaded.stdout
+def test_ranges_go_to_their_family():
+    wanted = Interception(
+        outbound_cidrs=("10.0.0.0/8", "2001:db8::/32"),
+        outbound_cidrs_exclude=("192.0.2.0/24", "2001:db8:1::/48"),
+        ipv6=True,
+    )
+    four, six = lines(wanted), lines(wanted, family=Family.V6)
+    assert not any("2001" in line for line in four)
+    assert not any("10.0" in line or "192" in line or "127.0" in line for line in six)
+    assert "-A ISTIO_OUTPUT -d 2001:db8::/32 -j ISTIO_REDIRECT" in six
 
 
-@pytest.mark.root
-def test_a_text_with_one_bad_line_loads_nothing():
-    broken = restore_text(InterceptionSettings()).replace("--to-ports 15006", "--to-ports none")
-    loaded = load(broken, then="true")
-    assert loaded.returncode != 0
-    seen = subprocess.run(
-        ["unshare", "--net", "sh", "-c", "iptables-restore --noflush; iptables-save -t nat"],
-        input=broken, capture_output=True, text=True, timeout=50, check=False,
+def test_without_ipv6_it_has_no_rules():
+    assert rules_of(SIDECAR, Family.V6) == ()
+
+
+def test_including_loopback_leaves_out_what_lets_the_applications_loopback_calls_pass():
+    wanted = Interception(outbound_cidrs=("127.1.2.3/32",))
+    assert not any(
+        "! --uid-owner" in spec or "! --gid-owner" in spec for spec in chain(wanted, "ISTIO_OUTPUT")
+    )
+
+
+def test_only_one_owner_group_list_is_used():
+    included = Interception(owner_groups=("202", "203"), owner_groups_exclude=("9",))
+    text = "\n".join(lines(included))
+    assert "-m owner ! --gid-owner 202 -m owner ! --gid-owner 203 -j RETURN" in text
+    assert "--gid-owner 9 " not in text
+    assert "-A ISTIO_OUTPUT -m owner --gid-owner 9 -j RETURN" in lines(
+        Interception(owner_groups_exclude=("9",))
+    )
+
+
+def test_no_group_at_all_means_nothing_is_captured():
+    assert "-A ISTIO_OUTPUT -j RETURN" in lines(Interception(owner_groups=()))
+
+
+def test_all_dns_is_captured_without_naming_resolvers():
+    wanted = Interception(redirect_dns=True, capture_all_dns=True, dns_servers=("10.0.0.10",))
+    assert chain(wanted, "ISTIO_OUTPUT_DNS") == [
+        "-p tcp --dport 53 -j REDIRECT --to-ports 15053",
+        "-p udp --dport 53 -j REDIRECT --to-port 15053",
+    ]
+    assert chain(wanted, "ISTIO_INBOUND", "raw") == ["-p udp --sport 53 -j CT --zone 1"]
+
+
+def test_resolvers_are_captured_one_by_one_each_in_its_family():
+    wanted = Interception(redirect_dns=True, dns_servers=("10.0.0.10", "2001:db8::10"), ipv6=True)
+    assert all("-d 10.0.0.10/32" in spec for spec in chain(wanted, "ISTIO_OUTPUT_DNS"))
+    six = lines(wanted, family=Family.V6)
+    assert (
+        "-A ISTIO_OUTPUT_DNS -p udp --dport 53 -d 2001:db8::10/128 -j REDIRECT --to-port 15053"
+        in six
+    )
+
+
+def test_tproxy_leaves_inbound_nat_alone():
+    wanted = Interception(mode="TPROXY", inbound_ports=(80,), tproxy_mark=99)
+    assert not any("PREROUTING" in line for line in lines(wanted))
+    assert (
+        "-A ISTIO_TPROXY ! -d 127.0.0.1/32 -p tcp -j TPROXY --tproxy-mark 99/0xffffffff --on-port 15006"
+        in lines(wanted, "mangle")
+    )
+
+
+def test_every_chain_made_is_known_as_ours():
+    everything = Interception(
+        mode="TPROXY", inbound_ports=ALL, outbound_cidrs=ALL, redirect_dns=True, capture_all_dns=True,
+        drop_invalid=True, exclude_interfaces=("eth1",), virtual_interfaces=("tap0",), ipv6=True,
     )  # fmt: skip
-    assert "WINDWARD" not in seen.stdout
+    made = {rule.chain for family in Family for rule in rules_of(everything, family)}
+    redirect = {rule.chain for rule in rules_of(SIDECAR, Family.V4)}
+    assert (made | redirect) - {"PREROUTING", "OUTPUT"} == set(CHAINS)
