@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from services.agent.registration import Registration
 from services.agent.sds.server import SecretServer
 from services.agent.settings import Settings
 from services.agent.status.routes import status_routes
+from services.agent.xds_proxy.pilots import in_random_order
 from services.agent.xds_proxy.proxy import XdsProxy
+from services.agent.xds_proxy.session import NameSink
 from windward.client.certificates import CertificateKeeper, Enrolment
 from windward.client.enrolment import enrolled
 from windward.identity.certificate import load_chain
@@ -68,13 +71,13 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     registry = new_registry()
     agent = _Agent(settings, lifecycle, keeper, admin, registry)
     async with (
-        workload_dns(settings, registry) as (_, dns_port),
+        workload_dns(settings, registry) as (dns, dns_port),
         http_at(settings.status_address, agent.status_routes(), setting="--status-address") as port,
     ):
         lifecycle.listening(status=port, dns=dns_port)
         if await enrolled(keeper, lifecycle.stopping):
             async with asyncio.TaskGroup() as group:
-                await agent.run(group, binary)
+                await agent.run(group, binary, dns.names if dns else None)
 
 
 class _Agent:
@@ -123,11 +126,12 @@ class _Agent:
             else ""
         )
 
-    async def run(self, group: asyncio.TaskGroup, binary: str) -> None:
+    async def run(self, group: asyncio.TaskGroup, binary: str, names: NameSink | None) -> None:
         settings, source = self._settings, self._keeper.source
         pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
-        channels = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
-        proxy = XdsProxy(channels)
+        pilots = in_random_order(settings.pilot_address, random.Random())  # noqa: S311  no secret
+        channels = ChannelSource(pilots, server_name=pilot_name, source=source)
+        proxy = XdsProxy(channels, names=names)
         server = servers.new_server(interceptors=[ErrorInterceptor()])
         server.add_generic_rpc_handlers((SecretServer(source).handlers(), proxy.handlers()))
         Path(SOCKET).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which of several Pilots, and when to try again: spread over them, away at once from one that leaves, ever slower when none answers.
+"""Which of several Pilots, and when to try again: spread, away at once from one that leaves, ever slower if none answers.
 
 Thousands of agents follow these rules at the same time: each has an order of its own, and every wait is jittered.
 """

@@ -243,7 +243,7 @@ class Session:
     def _first_request(self, url: str, state: _Type) -> Request:
         known = self._cache.of(url).resources
         versions = {name: held.version for name, held in known.items() if self._wants(state, name)}
-        versions |= {name: UNKNOWN_VERSION for name in sorted(state.foreign - known.keys())}
+        versions |= dict.fromkeys(sorted(state.foreign - known.keys()), UNKNOWN_VERSION)
         subscribe = () if state.legacy else tuple(sorted(state.wanted))
         return Request(url, subscribe, initial_versions=versions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
@@ -51,7 +52,9 @@ def test_a_request_is_read_as_protobuf_writes_it_and_written_as_protobuf_reads_i
         assert wire.message_of(request.error) == error
 
 
-@given(text, text, text, names, st.lists(st.tuples(text, text, st.binary(max_size=300)), max_size=5))
+@given(
+    text, text, text, names, st.lists(st.tuples(text, text, st.binary(max_size=300)), max_size=5)
+)
 def test_a_response_is_read_as_protobuf_writes_it(url, nonce, version, removed, resources):
     message = DeltaResponse(
         type_url=url, nonce=nonce, system_version_info=version, removed_resources=removed
@@ -97,8 +100,8 @@ def test_a_state_of_the_world_request_is_read(url, wanted, nonce, version, error
 
 def test_a_node_that_comes_in_two_parts_is_one():
     """Protobuf merges a message field that comes twice."""
-    first = DeltaRequest(node={"id": "sidecar~1"}).SerializeToString()
-    second = DeltaRequest(node={"cluster": "reviews"}).SerializeToString()
+    first = DeltaRequest(node=base_pb2.Node(id="sidecar~1")).SerializeToString()
+    second = DeltaRequest(node=base_pb2.Node(cluster="reviews")).SerializeToString()
     node = wire.read_request(first + second).node
     assert node is not None
     merged = DeltaRequest.FromString(first + second)
