@@ -4,6 +4,11 @@ dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
 xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
 xds-route      likewise: one VirtualService changes
+xds-churn      likewise: --rate endpoint changes a second for --seconds
+xds-cold       what the first proxy costs a fresh Pilot, and until all are in sync when they connect at once
+xds-memory     Pilot's memory, idle and over 10,000 changes
+xds-storm      Pilot killed under all streams: until everybody is in sync again
+xds-store      Pilot started on a store of 30,000 objects
 bars           every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
 
 The machine's load average stands beside every figure: a figure without it says little. The xds scenarios run a real
@@ -14,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +28,9 @@ from typing import Any
 from benchmarks.xds.scene import Wish
 
 RESULTS = Path(__file__).parent / "results"
-XDS = ("xds-endpoint", "xds-route")
+XDS = (
+    "xds-endpoint", "xds-route", "xds-churn", "xds-cold", "xds-memory", "xds-storm", "xds-store",
+)  # fmt: skip
 
 
 def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
@@ -63,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
         ("--streams", 1000, "simulated sidecars"),
         ("--scopes", 100, "namespaces that they live in"),
         ("--ports", 20, "distinct ports of the services, each a route configuration"),
+        ("--rate", 100, "churn: changes a second"),
+        ("--seconds", 60, "churn: for how long"),
         ("--runs", 1, "how often; the figures are medians"),
     )
     for flag, default, text in numbers:
@@ -97,6 +107,8 @@ def wish(options: argparse.Namespace) -> Wish:
         plaintext=options.plaintext,
         sotw=options.sotw,
         changes=options.changes,
+        rate=options.rate,
+        seconds=options.seconds,
     )
 
 
@@ -111,11 +123,15 @@ def main() -> int:
         return 2
     from benchmarks.xds.run import Failed, show
 
+    # Ended like Ctrl-C: servers stopped, folder removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = SCENARIOS[options.scenario](options)
     except Failed as error:
         sys.stderr.write(f"benchmarks: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
     show(result, options.json)
     return 0
 

@@ -6,6 +6,7 @@ pilot on the first core, everything else on the others, where there are two
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
@@ -166,6 +167,15 @@ class Bench:
         self._exits.push_async_callback(self.pilot.stop)
         await self.pilot_ready()
         return monotonic() - began
+
+    async def restart_pilot(self) -> None:
+        """Kill Pilot; a fresh one on the same ports, ready."""
+        before = self.pilot_pid
+        self.pilot.kill()
+        async with asyncio.timeout(READY_S):
+            while self.pilot.pid in {None, before}:
+                await asyncio.sleep(0.02)
+        await self.pilot_ready()
 
     async def pilot_ready(self) -> None:
         await wait_http(self.pilot, "127.0.0.1", self.ports["metrics"], timeout_s=READY_S)

@@ -69,9 +69,16 @@ def _record(item: RegisteredWorkload, lease: int) -> tuple[Write, Write]:
 
 async def move_workload(store: Store, population: Population, service: int, change: int) -> None:
     """The service's registered workload gets another address."""
-    item = population.workload(service, change)
-    write = Write(endpoint_key(item.namespace, item.name), registration.encode(item))
-    await store.commit(Transaction((write,)))
+    await move_workloads(store, population, [(service, change)])
+
+
+async def move_workloads(
+    store: Store, population: Population, changes: Iterable[tuple[int, int]]
+) -> None:
+    """Several of them, (service, change), in one transaction."""
+    items = [population.workload(service, change) for service, change in changes]
+    writes = [Write(endpoint_key(i.namespace, i.name), registration.encode(i)) for i in items]
+    await store.commit(Transaction(tuple(writes)))
 
 
 async def apply_objects(store: Store, objects: Sequence[Mapping[str, Any]]) -> None:

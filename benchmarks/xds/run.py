@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.fleet.build import CannotBuild, fleet_binary
 from benchmarks.fleet.process import FleetError
-from benchmarks.xds import changes
+from benchmarks.xds import changes, churn, cold
 from benchmarks.xds.scene import Figures, Wish, flat
 from benchmarks.xds.table import lines, merged
 from windward.local.errors import LocalMeshError
@@ -21,6 +21,11 @@ Scenario = Callable[[Wish], Awaitable[Figures]]
 SCENARIOS: Mapping[str, Scenario] = {
     "xds-endpoint": changes.endpoint,
     "xds-route": changes.route,
+    "xds-churn": churn.churn,
+    "xds-cold": cold.cold,
+    "xds-memory": churn.memory,
+    "xds-storm": cold.storm,
+    "xds-store": cold.store,
 }
 RUN_TIMEOUT_S = 900.0
 

@@ -117,6 +117,7 @@ async def scene(wish: Wish) -> AsyncIterator[Scene]:
         objects = await load_objects(bench.store, people.objects())
         ready_s = await bench.start_pilot()
         started_cpu = probe.cpu_s(bench.pilot_pid)
+        rss_start = probe.rss_mb(bench.pilot_pid)
         fleet = bench.fleet(
             people.members(), plaintext=wish.plaintext, sotw=wish.sotw, bodies=bodies_file(bench)
         )
@@ -133,6 +134,7 @@ async def scene(wish: Wish) -> AsyncIterator[Scene]:
                 "start_cpu_s": round(started_cpu, 3),
                 "all_synced_s": round(synced_s, 2),
                 "sync_cpu_s": round(probe.cpu_s(bench.pilot_pid) - started_cpu, 3),
+                "rss_start_mb": round(rss_start, 1),
                 "rss_idle_mb": round(probe.rss_mb(bench.pilot_pid), 1),
             }
             yield made
