@@ -120,6 +120,7 @@ class Registration:
             address=settings.address,
             workload_group=settings.workload_group,
             labels=settings.labels,
+            locality=settings.locality,
             unhealthy=not self._healthy,
         )
 

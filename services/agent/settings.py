@@ -72,6 +72,9 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     dns_upstream_parallel: Annotated[
         bool, Meta(description="ask all of them at once instead of one after the other")
     ] = False
+    locality: Annotated[
+        str, Meta(description="where it runs: region/zone/subzone; empty: its group's")
+    ] = ""
     probe_commands: Annotated[
         bool, Meta(description="whether a WorkloadGroup's readiness probe may run commands here")
     ] = False

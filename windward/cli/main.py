@@ -31,9 +31,13 @@ mesh = typer.Typer(
 token = typer.Typer(
     help="Join tokens for new workloads.", no_args_is_help=True, rich_markup_mode=None
 )
+workload = typer.Typer(
+    help="Machines outside, as workloads of the mesh.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(proxy, name="proxy")
 app.add_typer(mesh, name="mesh")
 app.add_typer(token, name="token")
+app.add_typer(workload, name="workload")
 
 
 class Output(str, Enum):
@@ -241,6 +245,65 @@ def token_create(
     from windward.cli import tokens
 
     tokens.create(namespace, service_account, ttl, uses, context)
+
+
+@workload.command("onboard")
+def workload_onboard(
+    name: Annotated[str, typer.Argument(help="The workload's name, unique in its namespace.")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")],
+    service_account: Annotated[
+        str, typer.Option("--service-account", "-s", help="Its service account.")
+    ],
+    group: Annotated[
+        Optional[str],
+        typer.Option(help="Its WorkloadGroup; made if there is none. Default: NAME."),
+    ] = None,
+    labels: Annotated[str, typer.Option(help="Its labels, name=value by comma.")] = "",
+    address: Annotated[
+        str, typer.Option(help="Its IP address. Default: found out there, as it reaches Pilot.")
+    ] = "",
+    locality: Annotated[str, typer.Option(help="Where it is: region/zone/subzone.")] = "",
+    probe_commands: Annotated[
+        bool, typer.Option(help="Let its group's readiness probe run commands there.")
+    ] = False,
+    ttl: Annotated[str, typer.Option(help="How long its token may be used, e.g. 1h.")] = "1h",
+    output: Annotated[
+        Optional[Path], typer.Option("--output", help="Folder to make. Default: NAME.")
+    ] = None,
+    pilot: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Pilot's host:port as the machine reaches it. Repeatable."),
+    ] = None,
+    citadel: Annotated[
+        Optional[str], typer.Option(help="Citadel's host:port for callers with a token.")
+    ] = None,
+    citadel_mtls: Annotated[
+        Optional[str], typer.Option(help="Citadel's host:port for callers with a certificate.")
+    ] = None,
+    context: ContextOption = None,
+) -> None:
+    """Make a folder that turns a machine into a workload of the mesh: copy it there, run its start.sh as root."""
+    from windward.cli import workloads
+    from windward.cli.machine import Machine
+
+    workloads.onboard(
+        Machine(
+            name=name,
+            namespace=namespace,
+            service_account=service_account,
+            group=group or name,
+            labels=workloads.parse_labels(labels),
+            address=address,
+            locality=locality,
+            probe_commands=probe_commands,
+        ),
+        output or Path(name),
+        ttl,
+        pilots=pilot or [],
+        citadel_tls=citadel,
+        citadel_mtls=citadel_mtls,
+        context=context,
+    )
 
 
 @app.command()
