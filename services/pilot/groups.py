@@ -84,6 +84,8 @@ class Group:
         self.scope = scope
         self.own = own
         self.wakes: dict[View, Wake] = {}
+        self.moved = -1
+        """The version at which the group changed its scope: two sets have it, and changes since then would mean either."""
         snapshot = scope.snapshot
         self.current = ResourceSet(
             snapshot.version, snapshot.revision, (own, scope.made), bodies=scope.bodies
@@ -93,7 +95,9 @@ class Group:
         """A newer set, which differs from the one before in these names (None: in any)."""
         snapshot, before = self.scope.snapshot, self.current
         changes: tuple[Changes, ...] = ()
-        if names is not None:
+        if names is None:
+            self.moved = snapshot.version
+        elif before.version != self.moved:
             changes = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
         layers = (self.own, self.scope.made)
         self.current = ResourceSet(

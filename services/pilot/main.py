@@ -23,7 +23,9 @@ from services.pilot.index import Index, Published, Timing
 from services.pilot.loop_watch import LoopWatch
 from services.pilot.settings import Settings
 from services.pilot.xds.connected import ConnectedProxies
-from services.pilot.xds.server import SERVICE as ADS
+from services.pilot.xds.limits import Limits
+from services.pilot.xds.requests import ADS
+from services.pilot.xds.requests import SERVICES as SINGLE_TYPE
 from services.pilot.xds.server import DiscoveryServer
 from windward.api.config.v1 import config_pb2_grpc
 from windward.api.registry.v1 import registry_pb2_grpc
@@ -40,7 +42,12 @@ from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import metrics_routes
 
 log = get_logger()
-SERVICES = (ADS, "windward.config.v1.ConfigService", "windward.registry.v1.RegistryService")
+SERVICES = (
+    ADS,
+    *SINGLE_TYPE,
+    "windward.config.v1.ConfigService",
+    "windward.registry.v1.RegistryService",
+)
 DRAIN_S = 5.0
 
 
@@ -78,7 +85,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
                 group.create_task(index.run()),
                 group.create_task(keep_house(store, settings.history_limit)),
             ]
-            server = _server(settings, lifecycle, store, groups, index)
+            server, discovery = _server(settings, store, groups, index)
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
             await server.start()
@@ -88,6 +95,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
             state = ""
             await lifecycle.stopping.wait()
             await health.enter_graceful_shutdown()
+            await discovery.drain()
             await server.stop(DRAIN_S)
             for task in tasks:
                 task.cancel()
@@ -101,14 +109,14 @@ def _index(settings: Settings, store: Store, groups: Groups) -> Index:
 
 
 def _server(
-    settings: Settings, lifecycle: Lifecycle, store: Store, groups: Groups, index: Index
-) -> grpc.aio.Server:
+    settings: Settings, store: Store, groups: Groups, index: Index
+) -> tuple[grpc.aio.Server, DiscoveryServer]:
     """Every service of Pilot's own, on no port yet."""
     server = servers.new_server(interceptors=[ErrorInterceptor()])
     connected = ConnectedProxies()
-    discovery = DiscoveryServer(groups, connected, lifecycle.stopping)
+    discovery = DiscoveryServer(groups, connected, _limits(settings))
     discovery.ready = index.ready.is_set
-    server.add_generic_rpc_handlers((discovery.handlers(),))
+    server.add_generic_rpc_handlers(discovery.handlers())
     access = Access(settings.trust_domain)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(
         ConfigService(store, access, connected, settings.mtls_address), server
@@ -116,7 +124,18 @@ def _server(
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(
         RegistryService(store, access, settings.endpoint_ttl), server
     )
-    return server
+    return server, discovery
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        streams=settings.most_streams,
+        streams_per_identity=settings.most_streams_per_identity,
+        first_request_s=settings.first_request,
+        first_syncs=settings.first_syncs,
+        first_sync_s=settings.first_sync,
+        longest_age_s=settings.stream_age,
+    )
 
 
 def _listen(

@@ -5,12 +5,17 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.pilot.loop_watch import LoopWatch
+from services.pilot.pushes import Pushes
 from windward.telemetry.metrics import new_registry
 
 REGISTRY = new_registry()
 
-CONNECTED = Gauge("pilot_xds", "Proxies connected by xDS", registry=REGISTRY)
-PUSHES = Counter("pilot_xds_pushes", "xDS responses sent", registry=REGISTRY)
+CONNECTED = Gauge("pilot_xds", "Proxies connected by xDS", ["version"], registry=REGISTRY)
+EXPIRED = Counter(
+    "pilot_xds_expired_nonce", "Answers to responses that are not waited for", registry=REGISTRY
+)
+PUSHED = Pushes()
+REGISTRY.register(PUSHED)
 REJECTS = Counter(
     "pilot_total_xds_rejects", "xDS responses that proxies refused", registry=REGISTRY
 )
@@ -38,3 +43,16 @@ def watch_loop(watch: LoopWatch) -> None:
     """Every scrape takes the longest holds and begins new ones."""
     LOOP_HOLD.set_function(watch.take_longest_s)
     LOOP_HOLD_CPU.set_function(watch.take_longest_cpu_s)
+
+
+MOST_VERSIONS = 20
+_versions: set[str] = set()
+
+
+def connected(version: str, change: int) -> None:
+    """A proxy of a version came (1) or went (-1). Proxies say the version themselves: it is bounded in length and number."""
+    label = version[:40] or "unknown"
+    if label not in _versions and len(_versions) >= MOST_VERSIONS:
+        label = "other"
+    _versions.add(label)
+    CONNECTED.labels(label).inc(change)

@@ -45,6 +45,23 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         Seconds, Meta(description="longest time that configuration waits")
     ] = Seconds(0.100)
 
+    most_streams: Annotated[int, Meta(description="xDS streams in all", ge=1)] = 10_000
+    most_streams_per_identity: Annotated[
+        int, Meta(description="xDS streams of one SPIFFE identity", ge=1)
+    ] = 5_000
+    first_request: Annotated[
+        Seconds, Meta(description="how long an xDS stream may be open without a request")
+    ] = Seconds(15)
+    first_syncs: Annotated[
+        int, Meta(description="proxies that get everything at once; others wait in order", ge=1)
+    ] = 64
+    first_sync: Annotated[
+        Seconds, Meta(description="how long one of them may take before the next one's turn")
+    ] = Seconds(10)
+    stream_age: Annotated[
+        Seconds, Meta(description="when an xDS stream ends, ± 10 %, to spread proxies; 0: never")
+    ] = Seconds(3600)
+
     def __post_init__(self) -> None:
         if self.endpoint_ttl < 1:
             raise ValueError("--endpoint-ttl must be at least 1s")

@@ -47,6 +47,14 @@ def unavailable(message: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.UNAVAILABLE, message)
 
 
+def exhausted(message: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+
+
+def late(message: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, message)
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Maps exceptions of handlers to statuses."""
 

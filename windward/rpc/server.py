@@ -1,5 +1,7 @@
 """gRPC servers: bounded, one owner a port, certificates reloaded for each handshake.
 
+Peers that are gone are noticed by pings (30 s + 10 s), connections without a call are closed after five minutes.
+
 grpc.aio shares a used port silently unless told not to (``grpc.so_reuseport``), so it is told not to. Whether client
 certificates are asked for belongs to the port: callers with a token and callers with a certificate have one each.
 """
@@ -25,7 +27,11 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_metadata_size", 16 * 1024),
 )
 

@@ -51,7 +51,9 @@ class Stream(ABC):
         self.types: dict[str, TypeState] = {}
         self.expired = 0
         """Answers to responses that are not waited for."""
-        self._held: Mapping[HeldKey, object] = {}
+        self.held: Mapping[HeldKey, object] = {}
+        self.sent_type = ""
+        """The type of the response that was made last."""
         self._order: tuple[TypeState, ...] = ()
         self._nonce = 0
         self._rest = True
@@ -59,28 +61,38 @@ class Stream(ABC):
     # ---- what comes in ------------------------------------------------------------------------------------------------
 
     def update(self, resources: ResourceSet, held: Mapping[HeldKey, object] | None = None) -> None:
-        """A newer set is in force; versions never go back. ``held`` replaces what is withheld from everybody."""
-        touched = held is not None and held is not self._held
+        """A newer set is in force; versions never go back. ``held`` replaces what is withheld from everybody who lacks it.
+
+        A set of the same version may have a newer revision, or be of another scope.
+        """
+        touched = held is not None and held is not self.held
         if held is not None:
-            self._held = held
+            self.held = held
         before = self.current
-        if resources.version > before.version:
-            changed = resources.changed_since(before.version)
-            for state in self._order:
-                url = state.subscription.type_url
-                names: AbstractSet[str] | None = None
-                if changed is not None:
-                    names = changed.get(url)
-                elif not resources.shares(before, url):
-                    names = before.names(url) | resources.names(url)
-                if names and state.advance(before, resources, names):
-                    touched = True
-            self.current = resources
+        if resources.version >= before.version and resources is not before:
+            touched |= self._follow(before, resources)
         if touched:
             for state in self._order:
                 if state.overlay:
                     state.reconsider()
         self._rest = False
+
+    def _follow(self, before: ResourceSet, after: ResourceSet) -> bool:
+        """Compare what may differ. Whether anything that the client wants does."""
+        # Of one version there is a second set when a group moves to another scope: nothing tells how they differ.
+        changed = after.changed_since(before.version) if after.version > before.version else None
+        touched = False
+        for state in self._order:
+            url = state.subscription.type_url
+            names: AbstractSet[str] | None = None
+            if changed is not None:
+                names = changed.get(url)
+            elif not after.shares(before, url):
+                names = before.names(url) | after.names(url)
+            if names and state.advance(before, after, names):
+                touched = True
+        self.current = after
+        return touched
 
     def open(self, type_url: str) -> TypeState | None:
         """The state of a type that the client asks for the first time; None for one too many."""
@@ -211,6 +223,7 @@ class Stream(ABC):
             news, before, removed, current.version, current.revision, single
         )
         state.last_nonce = nonce
+        self.sent_type = url
         state.sent_revision = current.revision
         if url == CLUSTER:
             self._warm(news)
@@ -275,7 +288,7 @@ class Stream(ABC):
             refusal = state.refused.get(resource.name)
             if refusal is not None and refusal.version == resource.version:
                 return True
-        if self._held and (resource.type_url, resource.name, resource.version) in self._held:
+        if self.held and (resource.type_url, resource.name, resource.version) in self.held:
             return True
         return bool(resource.refers) and any(
             self._withheld(url, name)
@@ -310,6 +323,11 @@ class Stream(ABC):
                 if have != ABSENT and (isinstance(have, str) or name in have.refers):
                     return False
         return True
+
+    @property
+    def settled(self) -> bool:
+        """The client has asked for something, and has answered all that it was sent."""
+        return bool(self._order) and all(state.settled for state in self._order)
 
     # ---- what is known ------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.pilot.model.proxy import Proxy
+from windward.identity.spiffe_id import SpiffeId
 from windward.xds.stream import DeltaStream, SotwStream
 
 
@@ -20,15 +22,27 @@ class Connected:
 class ConnectedProxies:
     def __init__(self) -> None:
         self._streams: dict[int, Connected] = {}
+        self._of: Counter[SpiffeId] = Counter()
         self._next = 0
 
     def add(self, connected: Connected) -> int:
         self._next += 1
         self._streams[self._next] = connected
+        if connected.proxy.identity is not None:
+            self._of[connected.proxy.identity] += 1
         return self._next
 
     def remove(self, number: int) -> None:
-        self._streams.pop(number, None)
+        connected = self._streams.pop(number, None)
+        identity = connected.proxy.identity if connected is not None else None
+        if identity is not None:
+            self._of[identity] -= 1
+            if not self._of[identity]:
+                del self._of[identity]
+
+    def of(self, identity: SpiffeId) -> int:
+        """How many streams an identity has here."""
+        return self._of[identity]
 
     def __iter__(self) -> Iterator[Connected]:
         return iter(list(self._streams.values()))

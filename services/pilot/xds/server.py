@@ -1,218 +1,234 @@
-"""The ADS service: one task reads a stream's requests, one writes what its state machine says; both are bounded.
+"""Discovery over gRPC: who may open a stream, when it starts, what ends it. Messages travel as bytes.
 
-A slow reader holds back nobody: nothing is queued for it but the newest state, since responses are made when the
-transport takes them. Messages travel as bytes: requests are parsed here, responses are spliced in windward.xds.
+    first request -> who is it -> a place to sync in -> its group's view -> Session until somebody ends it
+
+A stream ends, without an error, when its client is done, when its certificate expires, when it is old, and on drain:
+clients then come again, here or at another Pilot, and say what they have.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from random import random
+from typing import Any, Final
 
 import grpc
-from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 
 from services.pilot import metrics
 from services.pilot.model.proxy import Proxy, ProxyRejected
-from services.pilot.model.source import GroupView, ResourceSource
+from services.pilot.model.source import ResourceSource
+from services.pilot.xds.admission import Admission, Place
 from services.pilot.xds.connected import Connected, ConnectedProxies
-from windward.rpc.errors import denied, invalid, unavailable
+from services.pilot.xds.ending import Ending
+from services.pilot.xds.limits import Limits
+from services.pilot.xds.requests import ADS, SERVICES, Variant, delta, sotw
+from services.pilot.xds.session import Judgement, Session, Waker
+from windward.rpc.errors import RefusedError, denied, exhausted, invalid, late, unavailable
 from windward.rpc.peer import peer_expiry, peer_identity
 from windward.telemetry.logging import get_logger
-from windward.xds.resource import TYPE_PREFIX
-from windward.xds.stream import DeltaRequest, DeltaStream, SotwRequest, SotwStream
+from windward.xds.stream import HeldKey, Refusal, TypeState
 
 log = get_logger()
-SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-MOST_NAMES = 100_000
-LONGEST_NODE = 64 * 1024
+LONGEST_NODE: Final = 64 * 1024
+BATCH: Final = 50
+"""Streams that are ended or woken before others get their turn."""
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DiscoveryServer:
     """Serves the resources of a source to the proxies that prove to be who they say."""
 
     def __init__(
-        self, source: ResourceSource, connected: ConnectedProxies, stopping: asyncio.Event
+        self,
+        source: ResourceSource,
+        connected: ConnectedProxies,
+        limits: Limits = Limits(),  # noqa: B008  frozen
+        jitter: Callable[[], float] = random,
     ) -> None:
         self._source = source
         self._connected = connected
-        self._stopping = stopping
+        self._limits = limits
+        self._jitter = jitter
+        self._admission = Admission(limits.first_syncs, limits.first_sync_s)
+        self._open: dict[Ending, Waker] = {}
+        self._judgement = Judgement()
+        self._draining = False
+        self._empty = asyncio.Event()
         self.ready: Callable[[], bool] = lambda: True
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self.stream),
-            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.delta),
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """ADS, and the services of one type."""
+        methods = {
+            ADS: (("StreamAggregatedResources", sotw()), ("DeltaAggregatedResources", delta()))
         }
-        return grpc.method_handlers_generic_handler(SERVICE, methods)
+        for service, (ending, only) in SERVICES.items():
+            methods[service] = ((f"Stream{ending}", sotw(only)), (f"Delta{ending}", delta(only)))
+        return [
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    name: grpc.stream_stream_rpc_method_handler(self.behaviour(variant))
+                    for name, variant in pairs
+                },
+            )
+            for service, pairs in methods.items()
+        ]
 
-    async def delta(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[bytes]:
-        async for response in self._serve(requests, context, _DELTA):
-            yield response
+    def behaviour(self, variant: Variant) -> Callable[[AsyncIterator[bytes], Context], Any]:
+        async def call(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._serve(requests, context, variant)
 
-    async def stream(
-        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[bytes]:
-        async for response in self._serve(requests, context, _SOTW):
-            yield response
+        return call
+
+    def tell(self, on_answer: Callable[[Proxy, TypeState, tuple[Refusal, ...]], None]) -> None:
+        """Call this at every ACK and NACK, with the type's state after it and the resources found bad."""
+        self._judgement.on_answer = on_answer
+
+    async def hold(self, held: Mapping[HeldKey, object]) -> None:
+        """Withhold these versions, and no others, from every proxy that does not have them."""
+        self._judgement.held = held
+        for number, waker in enumerate(list(self._open.values()), 1):
+            waker.wake()
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+
+    async def drain(self) -> None:
+        """End every stream, and open no more; returns when the last one has ended."""
+        self._draining = True
+        for number, ending in enumerate(list(self._open), 1):
+            ending.end("drain")
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+        if self._open:
+            await self._empty.wait()
 
     async def _serve(
-        self,
-        requests: AsyncIterator[bytes],
-        context: grpc.aio.ServicerContext[Any, Any],
-        variant: _Variant,
-    ) -> AsyncIterator[bytes]:
-        if not self.ready():
-            raise unavailable("this Pilot has not read the mesh's configuration yet")
-        first = await anext(aiter(requests), None)
+        self, requests: AsyncIterator[bytes], context: Context, variant: Variant
+    ) -> None:
+        if self._draining or not self.ready():
+            raise unavailable(
+                "this Pilot is going away, or has not read the mesh's configuration yet"
+            )
+        if len(self._open) >= self._limits.streams:
+            raise exhausted(
+                f"this Pilot has {self._limits.streams} streams, its most; try another one"
+            )
+        ending, waker = Ending(), Waker()
+        async with ending:
+            self._open[ending] = waker
+            timer = self._timer(ending, peer_expiry(context))
+            try:
+                await self._converse(requests, context, variant, waker)
+            finally:
+                self._close(ending)
+                if timer is not None:
+                    timer.cancel()
+        if ending.reason:
+            log.info("xds.ended", reason=ending.reason)
+
+    def _close(self, ending: Ending) -> None:
+        del self._open[ending]
+        if self._draining and not self._open:
+            self._empty.set()
+
+    def _timer(self, ending: Ending, expiry: datetime | None) -> asyncio.TimerHandle | None:
+        """Ends the stream with its peer's certificate, or when it is old."""
+        ends: list[tuple[float, str]] = []
+        limits = self._limits
+        if expiry is not None:
+            left_s = (expiry - datetime.now(UTC)).total_seconds()
+            ends.append((max(left_s, 0.0), "certificate expired"))
+        if limits.longest_age_s:
+            part = 1 + limits.age_jitter * (2 * self._jitter() - 1)
+            ends.append((limits.longest_age_s * part, "age"))
+        if not ends:
+            return None
+        after_s, reason = min(ends)
+        return asyncio.get_running_loop().call_later(after_s, ending.end, reason)
+
+    async def _converse(
+        self, requests: AsyncIterator[bytes], context: Context, variant: Variant, waker: Waker
+    ) -> None:
+        first = await self._first(requests)
         if first is None:
             return
         request = variant.parse(first)
-        proxy = _proxy(request.node, context)
-        woken = asyncio.Event()
-        view = await self._source.attach(proxy, woken.set)
-        state = variant.state(view.current)
-        number = self._connected.add(Connected(proxy, state, datetime.now(UTC)))
-        metrics.CONNECTED.set(len(self._connected))
+        proxy, version = self._proxy(request.node, context)
+        async with self._admission.enter() as place:
+            view = await self._source.attach(proxy, waker.wake)
+            try:
+                session = Session(proxy, variant, view, self._judgement)
+                session.take_in(request)
+                with self._connect(session, version):
+                    await self._run(session, requests, context, waker, place)
+            finally:
+                view.detach()
+
+    async def _first(self, requests: AsyncIterator[bytes]) -> bytes | None:
+        """The first request; None when the client ends without one."""
+        try:
+            async with asyncio.timeout(self._limits.first_request_s):
+                return await anext(requests, None)
+        except TimeoutError:
+            raise late(
+                f"no request within {self._limits.first_request_s:g} s of opening the stream"
+            ) from None
+
+    def _proxy(self, node: Any, context: Context) -> tuple[Proxy, str]:
+        """The proxy of a first request's node, and its version. Refuses what is oversized or not what its certificate says."""
+        size = node.ByteSize()
+        if size > LONGEST_NODE:
+            raise invalid(f"the node message has {size} bytes, at most {LONGEST_NODE} are taken")
+        identity = peer_identity(context)
+        most = self._limits.streams_per_identity
+        if identity is not None and self._connected.of(identity) >= most:
+            raise exhausted(f"{identity} has {most} streams here, its most")
+        try:
+            metadata = json_format.MessageToDict(node.metadata)
+        except (ValueError, RecursionError) as error:
+            raise invalid("the node's metadata is not readable") from error
+        try:
+            proxy = Proxy.from_node(node.id, metadata, identity)
+        except ProxyRejected as error:
+            raise denied(str(error)) from error
+
+        return proxy, str(metadata.get("ISTIO_VERSION") or metadata.get("WINDWARD_VERSION") or "")
+
+    @contextmanager
+    def _connect(self, session: Session, version: str) -> Iterator[None]:
+        """The proxy is among those that are connected."""
+        proxy = session.proxy
+        number = self._connected.add(Connected(proxy, session.stream, datetime.now(UTC)))
+        metrics.connected(version, 1)
         log.info("xds.connected", proxy=proxy.id, identity=str(proxy.identity or ""))
         try:
-            state.request(variant.event(request))
-            async for response in self._pump(
-                requests, (view, woken), state, variant, peer_expiry(context)
-            ):
-                yield response
+            yield
         finally:
-            view.detach()
             self._connected.remove(number)
-            metrics.CONNECTED.set(len(self._connected))
+            metrics.connected(version, -1)
             log.info("xds.disconnected", proxy=proxy.id)
 
-    async def _pump(
+    async def _run(
         self,
+        session: Session,
         requests: AsyncIterator[bytes],
-        source: tuple[GroupView, asyncio.Event],
-        state: Any,
-        variant: _Variant,
-        expiry: datetime | None,
-    ) -> AsyncIterator[bytes]:
-        """Wait for whichever comes first: a request, a newer set, the end of the certificate, the end of the server."""
-        iterator = aiter(requests)
-        reading: asyncio.Future[bytes | None] = asyncio.ensure_future(_next(iterator))
-        view, woken = source
-        changing: asyncio.Future[Any] = asyncio.ensure_future(woken.wait())
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        left_s = (expiry - datetime.now(UTC)).total_seconds() if expiry else None
-        ending = asyncio.ensure_future(asyncio.sleep(left_s)) if left_s is not None else None
-        waits = {reading, changing, stopping, *({ending} if ending else ())}
-        try:
-            while True:
-                for response in state.take():
-                    metrics.PUSHES.inc()
-                    yield response
-                done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if stopping in done or (ending is not None and ending in done):
-                    return
-                if changing in done:
-                    woken.clear()
-                    state.update(view.current)
-                    waits.discard(changing)
-                    changing = asyncio.ensure_future(woken.wait())
-                    waits.add(changing)
-                if reading in done:
-                    raw = reading.result()
-                    if raw is None:
-                        return
-                    event = variant.event(variant.parse(raw))
-                    if event.error:
-                        metrics.REJECTS.inc()
-                        log.warning("xds.nack", type=event.type_url, error=event.error[:500])
-                    state.request(event)
-                    waits.discard(reading)
-                    reading = asyncio.ensure_future(_next(iterator))
-                    waits.add(reading)
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-
-async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(iterator, None)
-
-
-def _proxy(node: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Proxy:
-    """The proxy of a first request's node. Refuses what is oversized or not what its certificate says."""
-    if node.ByteSize() > LONGEST_NODE:
-        raise invalid(
-            f"the node message has {node.ByteSize()} bytes, at most {LONGEST_NODE} are taken"
-        )
-    identity = peer_identity(context)
-    try:
-        metadata = json_format.MessageToDict(node.metadata)
-    except (ValueError, RecursionError) as error:
-        raise invalid("the node's metadata is not readable") from error
-    try:
-        return Proxy.from_node(node.id, metadata, identity)
-    except ProxyRejected as error:
-        raise denied(str(error)) from error
-
-
-class _Variant:
-    """What differs between the two protocols, as data."""
-
-    def __init__(self, message: Any, state: Any, event: Callable[[Any], Any]) -> None:
-        self._message = message
-        self.state = state
-        self._event = event
-
-    def parse(self, raw: bytes) -> Any:
-        try:
-            return self._message.FromString(raw)
-        except DecodeError as error:
-            raise invalid("the request is not a discovery request") from error
-
-    def event(self, request: Any) -> Any:
-        if not request.type_url.startswith(TYPE_PREFIX):
-            raise invalid(f"unknown type URL {request.type_url[:200]!r}")
-        return self._event(request)
-
-
-def _delta_event(request: Any) -> DeltaRequest:
-    if (
-        len(request.resource_names_subscribe) > MOST_NAMES
-        or len(request.initial_resource_versions) > MOST_NAMES
-    ):
-        raise invalid(f"more than {MOST_NAMES} resource names")
-    return DeltaRequest(
-        type_url=request.type_url,
-        nonce=request.response_nonce,
-        error=(request.error_detail.message or "refused")
-        if request.HasField("error_detail")
-        else "",
-        subscribe=tuple(request.resource_names_subscribe),
-        unsubscribe=tuple(request.resource_names_unsubscribe),
-        initial_versions=dict(request.initial_resource_versions),
-    )
-
-
-def _sotw_event(request: Any) -> SotwRequest:
-    if len(request.resource_names) > MOST_NAMES:
-        raise invalid(f"more than {MOST_NAMES} resource names")
-    return SotwRequest(
-        type_url=request.type_url,
-        names=tuple(request.resource_names),
-        nonce=request.response_nonce,
-        error=(request.error_detail.message or "refused")
-        if request.HasField("error_detail")
-        else "",
-    )
-
-
-_DELTA = _Variant(discovery_pb2.DeltaDiscoveryRequest, DeltaStream, _delta_event)
-_SOTW = _Variant(discovery_pb2.DiscoveryRequest, SotwStream, _sotw_event)
+        context: Context,
+        waker: Waker,
+        place: Place,
+    ) -> None:
+        """Read and write until the client is done, or has said what cannot be read."""
+        refused = None
+        async with asyncio.TaskGroup() as group:
+            writer = group.create_task(session.write(context, waker, place))
+            try:
+                await session.read(requests, waker)
+            except RefusedError as error:
+                refused = error
+            finally:
+                writer.cancel()
+        if refused is not None:
+            raise refused

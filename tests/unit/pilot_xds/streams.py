@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import ConnectedProxies
+from services.pilot.xds.limits import Limits
+from services.pilot.xds.requests import Variant, delta, sotw
 from services.pilot.xds.server import DiscoveryServer
 from windward.xds.resource import ResourceSet
 
@@ -60,17 +62,24 @@ class FakeView:
 
 
 class FakeContext:
-    """What the transport proved about a caller: nothing (plaintext), or a SPIFFE id and a certificate."""
+    """What the transport proved about a caller: nothing (plaintext), or a SPIFFE id and a certificate; and its window.
 
-    def __init__(self, identity: str = "", certificate: bytes = b"") -> None:
+    ``write`` returns when the client has room for another message, as flow control has it; ``room`` is how many it takes.
+    """
+
+    def __init__(self, identity: str = "", certificate: bytes = b"", room: int = 1) -> None:
         self._auth: dict[str, list[bytes]] = {}
         if identity:
             self._auth["peer_spiffe_id"] = [identity.encode()]
         if certificate:
             self._auth["x509_pem_cert"] = [certificate]
+        self.responses: asyncio.Queue[bytes] = asyncio.Queue(room)
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return self._auth
+
+    async def write(self, response: bytes) -> None:
+        await self.responses.put(response)
 
 
 def a_certificate(valid_for: timedelta) -> bytes:
@@ -91,10 +100,12 @@ class Call:
     def __init__(self, message: Any) -> None:
         self._message = message
         self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._responses: AsyncIterator[bytes] | None = None
+        self._context = FakeContext()
+        self._call: asyncio.Future[None] | None = None
 
     def start(self, behaviour: Any, context: FakeContext) -> None:
-        self._responses = behaviour(self._read(), context)
+        self._context = context
+        self._call = asyncio.ensure_future(behaviour(self._read(), context))
 
     async def _read(self) -> AsyncIterator[bytes]:
         while (raw := await self._requests.get()) is not None:
@@ -115,45 +126,52 @@ class Call:
 
     async def next(self) -> Any:
         """The next response; None when the server ended the call."""
-        assert self._responses is not None
+        assert self._call is not None
+        taking = asyncio.ensure_future(self._context.responses.get())
+        either: set[asyncio.Future[Any]] = {taking, self._call}
         async with asyncio.timeout(WAIT_S):
-            raw = await anext(self._responses, None)
-        if raw is None:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            taking.cancel()
+            await self._call
             return None
         kind = (
             discovery_pb2.DeltaDiscoveryResponse
             if self._message is discovery_pb2.DeltaDiscoveryRequest
             else discovery_pb2.DiscoveryResponse
         )
-        return kind.FromString(raw)
+        return kind.FromString(taking.result())
 
     async def close(self) -> None:
-        if self._responses is not None:
-            await self._responses.aclose()  # type: ignore[attr-defined]
+        if self._call is not None:
+            self._call.cancel()
+            await asyncio.wait({self._call})
 
 
 class Ads:
     """A discovery server without a transport."""
 
-    def __init__(self, current: ResourceSet) -> None:
+    def __init__(self, current: ResourceSet, limits: Limits = Limits()) -> None:  # noqa: B008  frozen
         self.source = FakeSource(current)
         self.connected = ConnectedProxies()
-        self.stopping = asyncio.Event()
-        self.server = DiscoveryServer(self.source, self.connected, self.stopping)
+        self.server = DiscoveryServer(self.source, self.connected, limits, jitter=lambda: 0.5)
+
+    def delta(
+        self, context: FakeContext | None = None, only: str = ""
+    ) -> AbstractAsyncContextManager[Call]:
+        return self._call(discovery_pb2.DeltaDiscoveryRequest, delta(only), context)
+
+    def sotw(
+        self, context: FakeContext | None = None, only: str = ""
+    ) -> AbstractAsyncContextManager[Call]:
+        return self._call(discovery_pb2.DiscoveryRequest, sotw(only), context)
 
     @asynccontextmanager
-    async def delta(self, context: FakeContext | None = None) -> AsyncIterator[Call]:
-        call = Call(discovery_pb2.DeltaDiscoveryRequest)
-        call.start(self.server.delta, context or FakeContext())
-        try:
-            yield call
-        finally:
-            await call.close()
-
-    @asynccontextmanager
-    async def sotw(self, context: FakeContext | None = None) -> AsyncIterator[Call]:
-        call = Call(discovery_pb2.DiscoveryRequest)
-        call.start(self.server.stream, context or FakeContext())
+    async def _call(
+        self, message: Any, variant: Variant, context: FakeContext | None
+    ) -> AsyncIterator[Call]:
+        call = Call(message)
+        call.start(self.server.behaviour(variant), context or FakeContext())
         try:
             yield call
         finally:

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.pilot import metrics
-from services.pilot.xds.server import LONGEST_NODE, MOST_NAMES
+from services.pilot.xds.requests import MOST_NAMES
+from services.pilot.xds.server import LONGEST_NODE
 from tests.unit.pilot_xds.streams import IDENTITY, NODE_ID, WAIT_S, Ads, FakeContext, a_certificate
 from tests.unit.xds.meshes import a_resource, a_set, names
 from windward.rpc import server as servers
@@ -92,8 +93,10 @@ async def test_a_drain_ends_calls():
     async with ads.delta() as call:
         call.send(node=a_node(), type_url=CLUSTER)
         await call.next()
-        ads.stopping.set()
+        await ads.server.drain()
         assert await call.next() is None
+    error = await refusal(ads, FakeContext(), first_request(a_node()))
+    assert error.code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_call_ends_with_its_peers_certificate():
@@ -292,7 +295,7 @@ ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedRes
 async def over_grpc(ads: Ads) -> AsyncIterator[grpc.aio.Channel]:
     """The same handlers behind a real server: identity serialisers on both sides, errors as statuses."""
     server = servers.new_server(interceptors=[ErrorInterceptor()])
-    server.add_generic_rpc_handlers((ads.server.handlers(),))
+    server.add_generic_rpc_handlers(ads.server.handlers())
     port = servers.listen_plaintext(server, "127.0.0.1:0", setting="--plaintext-address")
     await server.start()
     try:
@@ -309,14 +312,14 @@ async def test_over_grpc_bytes_and_statuses_arrive():
         await call.write(first_request(a_node()))
         response = discovery_pb2.DeltaDiscoveryResponse.FromString(await call.read())
         assert names(response) == ["a"]
-        ads.stopping.set()
-        assert await call.read() is grpc.aio.EOF
-        assert await call.code() is grpc.StatusCode.OK
         refused: Any = channel.stream_stream(ADS)(timeout=WAIT_S)
         await refused.write(first_request(a_node("nobody")))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await refused.read()
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        await ads.server.drain()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_a_call_that_the_client_drops_leaves_nothing_behind():

@@ -1,0 +1,112 @@
+"""Requests as bytes in, events of windward.xds.stream out: both protocols, on ADS and on the services of one type.
+
+Source: envoy/service/discovery/v3/discovery.proto; xDS protocol, "Singleton subscriptions", for services of one type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+
+from windward.rpc.errors import invalid
+from windward.xds.resource import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION,
+    LISTENER,
+    ROUTE,
+    SECRET,
+    TYPE_PREFIX,
+)
+from windward.xds.stream import DeltaRequest, DeltaStream, SotwRequest, SotwStream
+
+MOST_NAMES: Final = 100_000
+
+ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+SERVICES: Final = {
+    "envoy.service.cluster.v3.ClusterDiscoveryService": ("Clusters", CLUSTER),
+    "envoy.service.endpoint.v3.EndpointDiscoveryService": ("Endpoints", ENDPOINT),
+    "envoy.service.listener.v3.ListenerDiscoveryService": ("Listeners", LISTENER),
+    "envoy.service.route.v3.RouteDiscoveryService": ("Routes", ROUTE),
+    "envoy.service.secret.v3.SecretDiscoveryService": ("Secrets", SECRET),
+    "envoy.service.extension.v3.ExtensionConfigDiscoveryService": ("ExtensionConfigs", EXTENSION),
+}
+"""Service -> the end of its methods' names, after ``Stream`` and ``Delta``, and the one type that it is about."""
+
+AnyStream = DeltaStream | SotwStream
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the two protocols, on all types or on one."""
+
+    message: Any
+    """The request's message class."""
+    stream: type[DeltaStream | SotwStream]
+    event: Callable[[Any, str], Any]
+    only: str = ""
+    """The type of a service that has one; empty: any."""
+
+    def parse(self, raw: bytes) -> Any:
+        """The request; RefusedError for garbage."""
+        try:
+            return self.message.FromString(raw)
+        except DecodeError as error:
+            raise invalid("the request is not a discovery request") from error
+
+    def of(self, request: Any) -> Any:
+        """The event that a request is; RefusedError for a type that is not served here, or too many names."""
+        type_url = request.type_url
+        if self.only and not type_url:
+            type_url = self.only
+        if self.only and type_url != self.only:
+            raise invalid(f"this service has {self.only} only, not {type_url[:200]!r}")
+        if not type_url.startswith(TYPE_PREFIX):
+            raise invalid(f"unknown type URL {type_url[:200]!r}")
+        return self.event(request, type_url)
+
+
+def _bounded(names: Any) -> tuple[str, ...]:
+    if len(names) > MOST_NAMES:
+        raise invalid(f"more than {MOST_NAMES} resource names")
+    return tuple(names)
+
+
+def _error(request: Any) -> str:
+    """The text of a NACK; never empty for one."""
+    return request.error_detail.message or "refused" if request.HasField("error_detail") else ""
+
+
+def _delta_event(request: Any, type_url: str) -> DeltaRequest:
+    brought = request.initial_resource_versions
+    if len(brought) > MOST_NAMES:
+        raise invalid(f"more than {MOST_NAMES} resource names")
+    return DeltaRequest(
+        type_url=type_url,
+        nonce=request.response_nonce,
+        error=_error(request),
+        subscribe=_bounded(request.resource_names_subscribe),
+        unsubscribe=_bounded(request.resource_names_unsubscribe),
+        initial_versions=dict(brought),
+    )
+
+
+def _sotw_event(request: Any, type_url: str) -> SotwRequest:
+    return SotwRequest(
+        type_url=type_url,
+        names=_bounded(request.resource_names),
+        nonce=request.response_nonce,
+        error=_error(request),
+    )
+
+
+def delta(only: str = "") -> Variant:
+    return Variant(discovery_pb2.DeltaDiscoveryRequest, DeltaStream, _delta_event, only)
+
+
+def sotw(only: str = "") -> Variant:
+    return Variant(discovery_pb2.DiscoveryRequest, SotwStream, _sotw_event, only)
