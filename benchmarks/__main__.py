@@ -9,7 +9,9 @@ xds-cold       what the first proxy costs a fresh Pilot, and until all are in sy
 xds-memory     Pilot's memory, idle and over 10,000 changes
 xds-storm      Pilot killed under all streams: until everybody is in sync again
 xds-store      Pilot started on a store of 30,000 objects
+xds-envoy      one endpoint changes; two of the sidecars are real Envoys: until all have ACKed, until the Envoys serve it
 bars           every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
+xds-bars       those of the xds scenarios only (some twenty minutes)
 
 The machine's load average stands beside every figure: a figure without it says little. The xds scenarios run a real
 etcd, Citadel and Pilot and a fleet of lean ADS clients (benchmarks/fleet), over mTLS with one identity a stream.
@@ -29,8 +31,11 @@ from benchmarks.xds.scene import Wish
 
 RESULTS = Path(__file__).parent / "results"
 XDS = (
-    "xds-endpoint", "xds-route", "xds-churn", "xds-cold", "xds-memory", "xds-storm", "xds-store",
+    "xds-endpoint", "xds-route", "xds-churn", "xds-cold", "xds-memory", "xds-storm", "xds-store", "xds-envoy",
 )  # fmt: skip
+
+
+BARS = ("bars", "xds-bars")
 
 
 def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
@@ -64,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("scenario", choices=(*SCENARIOS, "bars"))
+    made.add_argument("scenario", choices=(*SCENARIOS, *BARS))
     numbers = (
         ("--changes", 20, "changes to time"),
         ("--services", 1000, "services of the mesh"),
@@ -114,10 +119,10 @@ def wish(options: argparse.Namespace) -> Wish:
 
 def main() -> int:
     options = parser().parse_args()
-    if options.scenario == "bars":
+    if options.scenario in BARS:
         from benchmarks import bars
 
-        return bars.run(RESULTS)
+        return bars.run(RESULTS, only_xds=options.scenario == "xds-bars")
     if options.against and not (options.against / "services" / "pilot" / "main.py").exists():
         sys.stderr.write(f"benchmarks: --against {options.against}: not a checkout of Windward\n")
         return 2

@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from time import monotonic
 
 from benchmarks import dns, mesh
+from benchmarks.rows import Row
+from benchmarks.xds import bars as xds_bars
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,39 +39,40 @@ def setup_s() -> float:
     return monotonic() - began
 
 
-def run(results: Path) -> int:
+def run(results: Path, *, only_xds: bool = False) -> int:
     """Measure, print, keep; 1 if a bar is not held."""
     raw: dict[str, object] = {"load_before": os.getloadavg()[0]}
-    figures = asyncio.run(mesh.measure(50))
-    raw |= {
-        "mesh": figures,
-        "dns": (names := dns.measure()),
-        "help_ms": help_ms(),
-        "setup_s": setup_s(),
-        "load_after": os.getloadavg()[0],
-    }
-    rows: list[tuple[str, float, float]] = [
-        ("change -> last ACK, p99, ms", float(figures["change_to_ack_p99_ms"]), 1000),
-        (
-            "change -> the gateway serves it, p99, ms",
-            float(figures["change_to_data_path_p99_ms"]),
-            1000,
-        ),
-        ("command -> mesh ready, s", float(figures["up_s"]), 60),
-        (
-            "DNS, the mesh's own names, p50, ms",
-            max(names[f"{kind}_p50_ms"] for kind in dns.KINDS),
-            1,
-        ),
-        ("windward --help, ms", float(str(raw["help_ms"])), 200),
-        ("set-up when up to date, s", float(str(raw["setup_s"])), 0.5),
-    ]
-    held: Callable[[float, float], bool] = lambda figure, bar: figure <= bar  # noqa: E731  one rule for every row
-    for name, figure, bar in rows:
-        print(
-            f"{'held' if held(figure, bar) else 'NOT HELD':<9} {name:<42} {figure:>9.1f}  bar {bar:g}"
-        )
+    made, figures = ([], {}) if only_xds else _mesh_rows()
+    raw |= figures
+    of_xds, raw["xds"] = xds_bars.rows()
+    made += of_xds
+    raw["load_after"] = os.getloadavg()[0]
+    for row in made:
+        print(row)
     results.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     (results / f"bars-{stamp}.json").write_text(json.dumps(raw, indent=1) + "\n")
-    return 0 if all(held(figure, bar) for _, figure, bar in rows) else 1
+    return 0 if all(row.held for row in made) else 1
+
+
+def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
+    """Of the Bookshop's mesh, the agent and the command line."""
+    figures = asyncio.run(mesh.measure(50))
+    names = dns.measure()
+    taken_ms, taken_s = help_ms(), setup_s()
+    raw: dict[str, object] = {
+        "mesh": figures,
+        "dns": names,
+        "help_ms": taken_ms,
+        "setup_s": taken_s,
+    }
+    change, served = figures["change_to_ack_p99_ms"], figures["change_to_data_path_p99_ms"]
+    names_ms = max(names[f"{kind}_p50_ms"] for kind in dns.KINDS)
+    return [
+        Row("change -> last ACK, p99, ms", float(change), 1000),
+        Row("change -> the gateway serves it, p99, ms", float(served), 1000),
+        Row("command -> mesh ready, s", float(figures["up_s"]), 60),
+        Row("DNS, the mesh's own names, p50, ms", names_ms, 1),
+        Row("windward --help, ms", taken_ms, 200),
+        Row("set-up when up to date, s", taken_s, 0.5),
+    ], raw

@@ -52,6 +52,12 @@ class Cores:
         return ("taskset", "-c", ",".join(map(str, cores))) if cores else ()
 
 
+def split_identity(both: bytes, roots: bytes) -> tuple[tuple[str, bytes], ...]:
+    """(file, content) as a CertificateKeeper keeps them, of a certificate and its key in one text."""
+    leaf, mark, key = both.partition(b"-----BEGIN PRIVATE KEY-----")
+    return (CERTIFICATE_FILE, leaf), (KEY_FILE, mark + key), (ROOTS_FILE, roots)
+
+
 class Bench:
     """Use as an async context manager; ``start_pilot`` once the store is loaded."""
 
@@ -109,53 +115,59 @@ class Bench:
         state.mkdir(mode=0o700)
         names = (CONTROL_PLANE_DNS[PILOT_ACCOUNT],)
         both = certificate(self.root, TRUST_DOMAIN, ROOT_NAMESPACE, PILOT_ACCOUNT, names)
-        leaf, mark, key = both.partition(b"-----BEGIN PRIVATE KEY-----")
-        write_secret(state / CERTIFICATE_FILE, leaf)
-        write_secret(state / KEY_FILE, mark + key)
-        write_secret(state / ROOTS_FILE, self.root.pem)
+        for file, content in split_identity(both, self.root.pem):
+            write_secret(state / file, content)
 
     # ---- processes --------------------------------------------------------------------------------------------------
 
     def _citadel(self) -> ChildSpec:
         flags = {
             "--store": self.etcd.url,
-            "--tls-address": self._at("citadel_tls"),
-            "--mtls-address": self._at("citadel_mtls"),
-            "--metrics-address": self._at("citadel_metrics"),
+            "--tls-address": self.at("citadel_tls"),
+            "--mtls-address": self.at("citadel_mtls"),
+            "--metrics-address": self.at("citadel_metrics"),
             "--kek-file": str(self.folder / "kek"),
             "--log-level": "warning",
         }
-        return self._service("citadel", flags, OURS, self.cores.others)
+        return self.service("citadel", flags, cores=self.cores.others)
 
     def _pilot(self) -> ChildSpec:
         flags = {
             "--store": self.etcd.url,
-            "--citadel-address": self._at("citadel_tls"),
-            "--citadel-mtls-address": self._at("citadel_mtls"),
+            "--citadel-address": self.at("citadel_tls"),
+            "--citadel-mtls-address": self.at("citadel_mtls"),
             "--trust-bundle-file": str(self.roots_file),
             "--token-file": str(self.folder / "no-token"),
             "--state-dir": str(self.folder / "pilot"),
-            "--mtls-address": self._at("mtls"),
-            "--plaintext-address": self._at("plaintext"),
-            "--metrics-address": self._at("metrics"),
+            "--mtls-address": self.at("mtls"),
+            "--plaintext-address": self.at("plaintext"),
+            "--metrics-address": self.at("metrics"),
             "--log-level": "warning",
         }
-        return self._service("pilot", flags, self._checkout, self.cores.pilot)
+        return self.service("pilot", flags, checkout=self._checkout, cores=self.cores.pilot)
 
-    def _at(self, port: str) -> str:
+    def at(self, port: str) -> str:
         return f"127.0.0.1:{self.ports[port]}"
 
-    def _service(
-        self, name: str, flags: dict[str, str], checkout: Path, cores: Sequence[int]
+    def service(
+        self,
+        module: str,
+        flags: dict[str, str],
+        *,
+        name: str = "",
+        checkout: Path = OURS,
+        cores: Sequence[int] | None = None,
     ) -> ChildSpec:
+        """A service of a checkout, by its own interpreter; on every core unless told otherwise."""
         python = checkout / ".venv" / "bin" / "python"
         words = [word for flag in flags.items() for word in flag]
-        words += self._flags if name == "pilot" else ()
+        words += self._flags if module == "pilot" else ()
         program = str(python) if python.exists() else sys.executable
+        prefix = self.cores.prefix(sorted(self._affinity) if cores is None else cores)
         return ChildSpec(
-            name=name,
-            command=(*self.cores.prefix(cores), program, "-m", f"services.{name}.main", *words),
-            log=self.folder / f"{name}.log",
+            name=name or module,
+            command=(*prefix, program, "-m", f"services.{module}.main", *words),
+            log=self.folder / f"{name or module}.log",
             directory=checkout,
         )
 

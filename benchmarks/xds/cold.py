@@ -40,6 +40,7 @@ async def cold(wish: Wish) -> Figures:
         seen = await probe.metrics(bench.ports["metrics"])
     return whole | {
         "generate_cpu_s": firsts[0]["server_cpu_s"],
+        "generate_cpu_ms": round(firsts[0]["server_cpu_s"] * 1000, 1),
         "second_cpu_s": firsts[1]["server_cpu_s"],
         "first_synced_s": firsts[0]["all_synced_s"],
         "ready_s": round(ready_s, 2),
@@ -82,6 +83,8 @@ async def _connect(bench: Bench, wish: Wish, members: Sequence[Member]) -> Figur
             "rss_peak_mb": round(probe.peak_mb(pid), 1),
             "faults": {name: report[name] for name in FAULTS if report[name]},
             "streams_ended": report["ended_with_error"],
+            "statuses": report["statuses"],
+            "last_error": report["last_error"],
         }
 
 
@@ -119,6 +122,8 @@ async def storm(wish: Wish) -> Figures:
             "refused_connections": report["refused_connections"],
             "tls_failures": report["tls_failures"],
             "streams_ended": report["ended_with_error"],
+            "statuses": report["statuses"],
+            "last_error": report["last_error"],
             "faults": {name: report[name] for name in FAULTS if report[name]},
             "load_before": load_before,
             "load_after": probe.load(),

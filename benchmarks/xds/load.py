@@ -54,12 +54,12 @@ async def load_workloads(store: Store, population: Population) -> None:
     for at in range(0, population.services, WORKLOADS_A_TRANSACTION):
         some = range(at, min(at + WORKLOADS_A_TRANSACTION, population.services))
         writes = [
-            write for item in map(population.workload, some) for write in _record(item, lease)
+            write for item in map(population.workload, some) for write in registered(item, lease)
         ]
         await store.commit(Transaction(tuple(writes)))
 
 
-def _record(item: RegisteredWorkload, lease: int) -> tuple[Write, Write]:
+def registered(item: RegisteredWorkload, lease: int) -> tuple[Write, Write]:
     """As RegistryService writes it for an agent: the record, and beside it what lives and dies with the lease."""
     return (
         Write(endpoint_key(item.namespace, item.name), registration.encode(item)),

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.fleet.build import CannotBuild, fleet_binary
 from benchmarks.fleet.process import FleetError
-from benchmarks.xds import changes, churn, cold
+from benchmarks.xds import changes, churn, cold, envoys
 from benchmarks.xds.scene import Figures, Wish, flat
 from benchmarks.xds.table import lines, merged
 from windward.local.errors import LocalMeshError
@@ -26,6 +26,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "xds-memory": churn.memory,
     "xds-storm": cold.storm,
     "xds-store": cold.store,
+    "xds-envoy": envoys.envoys,
 }
 RUN_TIMEOUT_S = 900.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,10 +179,19 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
         "loop_hold_ms": None if hold is None else round(hold, 1),
         "loop_hold_cpu_ms": None if hold_cpu is None else round(hold_cpu, 1),
         "faults": {name: seen[name] for name in FAULTS if seen[name]},
+        "streams_ended": seen["ended_with_error"],
+        "statuses": seen["statuses"],
+        "last_error": seen["last_error"],
         "load_before": load_before,
         "load_after": probe.load(),
     }
     return made.facts | figures
+
+
+def percentile(values: Sequence[float], share: int) -> float:
+    """The smallest value that ``share`` per cent of them do not exceed."""
+    ordered = sorted(values)
+    return round(ordered[max(0, -(-share * len(ordered) // 100) - 1)], 3)
 
 
 def flat(scenario: str, wish: Wish, figures: Mapping[str, Any]) -> Figures:
