@@ -167,7 +167,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         types = {
             url: config_pb2.TypeStatus(
                 sent_revision=state.sent_revision,
-                acked_revision=state.acked_revision,
+                acked_revision=item.accepted(state),
                 resources=item.stream.count(url),
                 last_error=state.last_error,
                 state=state.state,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.pilot.model.proxy import Proxy
+from services.pilot.model.source import GroupView
 from windward.identity.spiffe_id import SpiffeId
+from windward.xds.knowledge import TypeState
 from windward.xds.stream import DeltaStream, SotwStream
 
 
@@ -17,6 +19,17 @@ class Connected:
     proxy: Proxy
     stream: DeltaStream | SotwStream
     since: datetime
+    view: GroupView
+
+    def accepted(self, state: TypeState) -> int:
+        """The store's revision up to which the proxy has accepted what it should have of a type.
+
+        Most changes concern other proxies, and their streams are not woken: what they accepted holds at the newer revision.
+        """
+        now = self.view.current
+        if state.state == "SYNCED" and self.stream.current.version == now.version:
+            return max(state.acked_revision, now.revision)
+        return state.acked_revision
 
 
 class ConnectedProxies:

@@ -202,7 +202,8 @@ class DiscoveryServer:
     def _connect(self, session: Session, version: str) -> Iterator[None]:
         """The proxy is among those that are connected."""
         proxy = session.proxy
-        number = self._connected.add(Connected(proxy, session.stream, datetime.now(UTC)))
+        connected = Connected(proxy, session.stream, datetime.now(UTC), session.view)
+        number = self._connected.add(connected)
         metrics.connected(version, 1)
         log.info("xds.connected", proxy=proxy.id, identity=str(proxy.identity or ""))
         try:

@@ -72,7 +72,7 @@ class Session:
         self.stream: AnyStream = variant.stream(view.current)
         self._judgement = judgement
         self._variant = variant
-        self._view = view
+        self.view = view
 
     def take_in(self, request: Any) -> None:
         """A request that was parsed. RefusedError for one that is no request of this stream."""
@@ -103,7 +103,7 @@ class Session:
         stream, record = self.stream, metrics.PUSHED.record
         while True:
             begun = monotonic()
-            current, held = self._view.current, self._judgement.held
+            current, held = self.view.current, self._judgement.held
             if current is not stream.current or held is not stream.held:
                 stream.update(current, held)
             response = stream.next()

@@ -27,7 +27,7 @@ from tests.unit.pilot_api.callers import (
     a_workload_group,
     an_apply,
 )
-from tests.unit.xds.meshes import a_set, deltas
+from tests.unit.xds.meshes import StillView, a_set, deltas
 from windward.api.config.v1 import config_pb2
 from windward.config.changing import ATTEMPTS
 from windward.rpc.errors import RefusedError
@@ -319,7 +319,7 @@ def a_proxy(name: str, *, bad: bool = False, answered: bool = True) -> Connected
             error = "ring size" if bad else ""
             stream.request(DeltaRequest(CLUSTER, nonce=response.nonce, error=error))
     stream.take()
-    return Connected(proxy, stream, datetime(2026, 1, 1, tzinfo=UTC))
+    return Connected(proxy, stream, datetime(2026, 1, 1, tzinfo=UTC), StillView(stream.current))
 
 
 async def a_mesh(*proxies: Connected) -> ConfigService:

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import Connected, ConnectedProxies
-from tests.unit.xds.meshes import a_set
-from windward.xds.stream import DeltaStream
+from tests.unit.xds.meshes import StillView, a_set, deltas
+from windward.xds.resource import CLUSTER, Resource
+from windward.xds.stream import DeltaRequest, DeltaStream
+
+CLUSTER_A = Resource(CLUSTER, "a", b"body")
 
 
 def a_connected(name: str, namespace: str = "shop", address: str = "10.0.0.1") -> Connected:
     node_id = f"sidecar~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"
-    return Connected(
-        Proxy.from_node(node_id, {}, None), DeltaStream(a_set(1)), datetime(2026, 1, 1, tzinfo=UTC)
-    )
+    proxy, since = Proxy.from_node(node_id, {}, None), datetime(2026, 1, 1, tzinfo=UTC)
+    return Connected(proxy, DeltaStream(a_set(1)), since, StillView(a_set(1)))
+
+
+def test_what_was_accepted_holds_at_newer_revisions_that_change_nothing_for_the_proxy():
+    view = StillView(a_set(1, CLUSTER_A))
+    stream = DeltaStream(view.current)
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    connected = Connected(a_connected("reviews").proxy, stream, since, view)
+    stream.request(DeltaRequest(CLUSTER))
+    state = stream.types[CLUSTER]
+    (sent,) = deltas(stream.take())
+    view.current = replace(view.current, revision=17)
+    assert connected.accepted(state) == 0, "the answer to what was sent is still missing"
+    stream.request(DeltaRequest(CLUSTER, nonce=sent.nonce))
+    stream.take()
+    assert connected.accepted(state) == 17
+    view.current = replace(view.current, version=2, revision=18)
+    assert connected.accepted(state) == 10, "the stream has not looked at the newer set yet"
 
 
 def several() -> ConnectedProxies:

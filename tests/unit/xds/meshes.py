@@ -6,6 +6,7 @@ A client keeps what it was sent, as Envoy would: a response that holds a resourc
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from envoy.service.discovery.v3 import discovery_pb2
 
@@ -24,6 +25,16 @@ def a_set(version: int, *resources: Resource) -> ResourceSet:
     for resource in resources:
         by_type.setdefault(resource.type_url, {})[resource.name] = resource
     return ResourceSet.of(version, version * 10, by_type)
+
+
+@dataclass
+class StillView:
+    """A group's view, as a source without news would hand it out."""
+
+    current: ResourceSet
+
+    def detach(self) -> None:
+        return
 
 
 def deltas(responses: Iterable[bytes]) -> list[discovery_pb2.DeltaDiscoveryResponse]:
