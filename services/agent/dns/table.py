@@ -14,7 +14,8 @@ All lookups run in the thread that applies, and ``apply`` awaits nothing: no loo
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from google.protobuf.message import DecodeError
@@ -57,12 +58,24 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 class NameTable:
-    def __init__(self, *, namespace: str, domain: str, search: Sequence[str] = ()) -> None:
-        """``namespace``: the workload's own, whose services have short names. ``search``: of its resolver."""
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        domain: str,
+        search: Sequence[str] = (),
+        families: Collection[int] = (4, 6),
+    ) -> None:
+        """``namespace``: the workload's own, whose services have short names. ``search``: of its resolver.
+
+        ``families``: those in which the workload has addresses. A host that has one of these is not said to have others:
+        an IPv6 virtual address is of no use to who has no IPv6, and some programs try nothing else.
+        """
+        self._families = families
         self._own = message.wire_name(f"{namespace}.svc.{domain}")
         self._svc = message.wire_name(f"svc.{domain}")
         self._domain = message.wire_name(domain)
-        self._search = tuple(message.wire_name(item) for item in search)
+        self._search = tuple(_usable(search))
         self._names: dict[bytes, Entry] = {}
         self._contested: dict[bytes, list[Entry]] = {}
         self._held: dict[str, tuple[bytes, ...]] = {}
@@ -152,6 +165,10 @@ class NameTable:
             for address in info.ips:
                 packed = _packed(address)
                 (v4 if len(packed) == 4 else v6).append(message.address_tail(packed))
+            if v4 and 4 in self._families and 6 not in self._families:
+                v6 = []
+            if v6 and 6 in self._families and 4 not in self._families:
+                v4 = []
             kubernetes = f"{info.shortname}.{info.namespace}.svc." if info.shortname else "."
             for name, alias in [(host, False), *((other, True) for other in info.alt_hosts)]:
                 completes = not alias and host.startswith(kubernetes)
@@ -179,6 +196,13 @@ class NameTable:
             else:
                 del self._names[name]
                 self._wildcards -= name.startswith(STAR)
+
+
+def _usable(domains: Iterable[str]) -> Iterator[bytes]:
+    """Search domains come from a file that anybody may have written."""
+    for domain in domains:
+        with suppress(ValueError):
+            yield message.wire_name(domain)
 
 
 def _rank(entry: Entry) -> tuple[bool, str, str]:

@@ -19,6 +19,7 @@ from services.agent.dns.resolv import ResolvConf
 from services.agent.dns.table import NameTable
 from services.agent.dns.upstream import Asking, Upstream
 from services.agent.settings import Settings
+from windward.process import FatalError
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -40,14 +41,20 @@ class WorkloadDns:
             namespace=settings.namespace,
             domain=settings.dns_domain,
             search=resolvers.current().search,
+            families={ip_address(settings.address).version},
         )
         self.proxy = DnsProxy(self._table, upstream, random.shuffle, perf_counter, self._metrics)
 
     def names(self, upserts: Mapping[str, bytes], removed: Iterable[str]) -> None:
-        """Take in name tables as Pilot sends them: resource -> serialised NameTable."""
-        for problem in self._table.apply(upserts, removed):
-            log.warning("dns.name_table_refused", problem=problem)
+        """Take in name tables as Pilot sends them: resource -> serialised NameTable.
+
+        Raises ValueError naming those that cannot be used; the others are in force all the same.
+        """
+        problems = self._table.apply(upserts, removed)
         self._metrics.names.set(len(self._table))
+        if problems:
+            log.warning("dns.name_tables_refused", problems=problems)
+            raise ValueError("; ".join(problems))
 
     def view(self) -> dict[str, Any]:
         """Every name with its addresses: what a person asks for at /debug/ndsz."""
@@ -71,6 +78,9 @@ async def workload_dns(
     if not settings.dns_capture:
         yield None, 0
         return
-    dns = WorkloadDns(settings, registry)
+    try:
+        dns = WorkloadDns(settings, registry)
+    except ValueError as error:
+        raise FatalError(f"--address, --namespace, --dns-domain: {error}") from error
     async with dns.proxy.listening(settings.dns_address, setting="--dns-address") as port:
         yield dns, port

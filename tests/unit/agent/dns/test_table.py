@@ -61,6 +61,23 @@ def test_a_host_has_its_addresses_by_family():
 
 
 @pytest.mark.parametrize(
+    ("families", "ips", "left"),
+    [
+        ({4}, ("10.0.0.1", "fd00::1"), (1, 0)),
+        ({6}, ("10.0.0.1", "fd00::1"), (0, 1)),
+        ({4, 6}, ("10.0.0.1", "fd00::1"), (1, 1)),
+        ({4}, ("fd00::1",), (0, 1)),
+        ({6}, ("10.0.0.1",), (1, 0)),
+    ],
+)
+def test_addresses_of_a_family_that_the_workload_has_not_are_left_out(families, ips, left):
+    names = table(families=families)
+    names.apply(one("a.example.com", *ips), ())
+    entry = found(names, "a.example.com").entry
+    assert (len(entry.v4), len(entry.v6)) == left
+
+
+@pytest.mark.parametrize(
     ("name", "known"),
     [
         ("reviews", True),

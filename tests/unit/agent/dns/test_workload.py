@@ -1,3 +1,4 @@
+import pytest
 from dnslib import RCODE
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -6,11 +7,12 @@ from tests.unit.agent.dns.resolver import question
 from tests.unit.agent.dns.test_proxy import over_udp, records
 from tests.unit.agent.dns.test_table import one, service
 from tests.unit.agent.settings import settings
+from windward.process import FatalError
 
 
 def made(tmp_path, **changes):
     conf = tmp_path / "resolv.conf"
-    conf.write_text("search example.org\n")
+    conf.write_text("search a..b example.org\n")
     given = {"dns_capture": True, "dns_address": "127.0.0.1:0", "dns_resolv_conf": str(conf)}
     return settings(**given | changes)
 
@@ -19,14 +21,12 @@ async def test_names_that_come_are_answered_counted_and_shown(tmp_path):
     registry = CollectorRegistry()
     async with workload_dns(made(tmp_path), registry) as (dns, port):
         assert dns is not None
-        dns.names(service("reviews", "shop", "10.0.0.1", "fd00::1") | one("bad..host"), ())
+        dns.names(service("reviews", "shop", "10.0.0.1", "fd00::1"), ())
         assert records(await over_udp(question("reviews"), port)) == [("reviews.", "A", "10.0.0.1")]
         alias = await over_udp(question("reviews.example.org"), port)
         assert [kind for _, kind, _ in records(alias)] == ["CNAME", "A"]
         host = "reviews.shop.svc.cluster.local"
-        assert dns.view() == {
-            host: {"addresses": ["10.0.0.1", "fd00::1"], "host": host, "resource": host}
-        }
+        assert dns.view() == {host: {"addresses": ["10.0.0.1"], "host": host, "resource": host}}
         dns.names({}, [host])
         assert dns.view() == {}
     text = generate_latest(registry).decode()
@@ -35,9 +35,24 @@ async def test_names_that_come_are_answered_counted_and_shown(tmp_path):
     assert "windward_agent_dns_names 0.0" in text
 
 
+async def test_a_name_table_that_cannot_be_used_is_refused_by_name_and_hurts_no_other(tmp_path):
+    async with workload_dns(made(tmp_path), CollectorRegistry()) as (dns, _):
+        assert dns is not None
+        with pytest.raises(ValueError, match=r"^bad\.\.host: "):
+            dns.names(service("reviews", "shop", "10.0.0.1") | one("bad..host"), ())
+        assert list(dns.view()) == ["reviews.shop.svc.cluster.local"]
+
+
 async def test_a_name_of_others_without_resolvers_is_servfail(tmp_path):
     async with workload_dns(made(tmp_path), CollectorRegistry()) as (_, port):
         assert (await over_udp(question("www.example.net"), port)).header.rcode == RCODE.SERVFAIL
+
+
+@pytest.mark.parametrize("bad", [{"address": "db.example.com"}, {"dns_domain": "a..b"}])
+async def test_settings_that_cannot_work_are_told(tmp_path, bad):
+    with pytest.raises(FatalError, match="--address, --namespace, --dns-domain"):
+        async with workload_dns(made(tmp_path, **bad), CollectorRegistry()):
+            pass
 
 
 async def test_nothing_listens_unless_asked_for(tmp_path):
