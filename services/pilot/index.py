@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.pilot.groups import Groups
+from services.pilot.registry.feed import with_registries
 from services.pilot.registry.liveness import LivenessTable, Served, WorkloadBatch, WorkloadKey
+from services.pilot.registry.protocol import Sources
 from services.pilot.registry.workloads import follow_workloads, forget
 from services.pilot.snapshot import Delta, MeshSnapshot
 from services.pilot.state import MeshState
@@ -58,11 +60,17 @@ class Published:
 
 class Index:
     def __init__(
-        self, store: Store, groups: Groups, ttl_s: float, timing: Timing | None = None
+        self,
+        store: Store,
+        groups: Groups,
+        ttl_s: float,
+        timing: Timing | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._store = store
         self._groups = groups
         self._timing = timing or Timing()
+        self._registries = sources or Sources()
         self._state = MeshState()
         self._objects: dict[ObjectKey, ConfigObject[Any] | None] = {}
         """What changed since the last snapshot; None: removed."""
@@ -81,7 +89,9 @@ class Index:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_config(follow_config(self._store)))
+            group.create_task(
+                self._read_config(with_registries(follow_config(self._store), self._registries))
+            )
             group.create_task(self._read_endpoints(follow_workloads(self._store)))
             group.create_task(self._publish())
             group.create_task(self._watch_for_outages())

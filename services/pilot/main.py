@@ -103,7 +103,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
 
 def _index(settings: Settings, store: Store, groups: Groups) -> Index:
     timing = Timing(settings.endpoint_delay, settings.config_quiet, settings.config_longest)
-    index = Index(store, groups, settings.endpoint_ttl, timing)
+    index = Index(store, groups, settings.endpoint_ttl, timing, settings.sources())
     index.on_published = _published
     return index
 

@@ -37,6 +37,29 @@ LOOP_HOLD_CPU = Gauge(
     "Most CPU time of the event loop's thread in one hold since the last scrape",
     registry=REGISTRY,
 )
+REGISTRY_OBJECTS = Gauge(
+    "pilot_registry_objects",
+    "Services and endpoints that a registry has told",
+    ["registry"],
+    registry=REGISTRY,
+)
+REGISTRY_UP = Gauge(
+    "pilot_registry_up",
+    "Whether a registry's source answers (1); while not, what it said last stays (0)",
+    ["registry"],
+    registry=REGISTRY,
+)
+REGISTRY_PROBLEMS = Gauge(
+    "pilot_registry_problems",
+    "What a registry found and cannot be used; the log has each with its place",
+    ["registry"],
+    registry=REGISTRY,
+)
+REGISTRY_CONFLICTS = Gauge(
+    "pilot_registry_conflicts",
+    "Hosts that a registry has and an earlier one wins",
+    registry=REGISTRY,
+)
 
 
 def watch_loop(watch: LoopWatch) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from services.pilot.registry.protocol import Sources
+from services.pilot.registry.sources import parse_sources
 from windward.client.enrolment import EnrolledSettings
 from windward.settings import Seconds
 
@@ -28,6 +30,23 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     history_limit: Annotated[
         int, Meta(description="generations of objects that are kept, in all", ge=0)
     ] = 10_000
+    registry: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="where services are found beside the store, several by comma, the first that has a host wins: "
+            "file:PATH, dns:NAME[:PORT][/PROTOCOL], consul:http://HOST:PORT[?dc=NAME]; mesh stands for the store "
+            "(first unless named)"
+        ),
+    ] = ()
+    dns_resolvers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="DNS servers for dns: registries, several by comma; none: /etc/resolv.conf's"
+        ),
+    ] = ()
+    consul_token_file: Annotated[
+        str, Meta(description="file with the token for consul: registries; empty: no token")
+    ] = ""
     endpoint_ttl: Annotated[Seconds, Meta(description="lease of a registered workload")] = Seconds(
         15
     )
@@ -65,3 +84,11 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.endpoint_ttl < 1:
             raise ValueError("--endpoint-ttl must be at least 1s")
+        try:
+            self.sources()
+        except ValueError as error:
+            raise ValueError(f"--registry: {error}") from error
+
+    def sources(self) -> Sources:
+        """Raises ValueError."""
+        return parse_sources(self.registry, self.dns_resolvers, self.consul_token_file)

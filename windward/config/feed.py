@@ -8,7 +8,7 @@ one transaction (staged.py) arrives in one batch, when it is whole.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class ConfigBatch:
     revision: int
 
 
-async def follow_config(store: Store) -> AsyncIterator[ConfigBatch]:
+async def follow_config(store: Store) -> AsyncGenerator[ConfigBatch, None]:
     """The first batch holds every object, also when there is none; later ones only differences."""
     pending: dict[str, Change] = {}
     first, holding = True, False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import Any
 
 from tests.unit.config.test_stored import change, entry_object
 from windward.config.feed import ConfigBatch, decode_batch, follow_config
@@ -16,7 +16,7 @@ from windward.store.protocol import Batch, Deleted, Remove, Transaction, Write
 
 
 async def following(store: MemoryStore) -> AsyncGenerator[ConfigBatch, None]:
-    return cast("AsyncGenerator[ConfigBatch, None]", follow_config(store))
+    return follow_config(store)
 
 
 async def next_of(feed: AsyncGenerator[ConfigBatch, None]) -> ConfigBatch:

@@ -14,6 +14,7 @@ from envoy.config.core.v3 import health_check_pb2
 from services.pilot import index as module
 from services.pilot.groups import Groups
 from services.pilot.index import Index, Timing
+from services.pilot.registry.sources import parse_sources
 from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
 from tests.unit.pilot.mesh import workload as registered
 from tests.unit.pilot.watched import Watched, watch
@@ -32,9 +33,10 @@ AT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def running(store: MemoryStore, *, ttl_s: float = 30.0):
+async def running(store: MemoryStore, *, ttl_s: float = 30.0, registries: tuple[str, ...] = ()):
     groups = Groups(OPTIONS)
-    index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01))
+    sources = parse_sources(registries)
+    index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01), sources)
     task = asyncio.create_task(index.run())
     try:
         await asyncio.wait_for(index.ready.wait(), 10)
@@ -172,6 +174,38 @@ async def test_a_lease_claimed_again_pushes_nothing():
         made = await until(view, lambda item: len(health(item)) == 2)
         assert all(health(made).values())
         assert made.version == before + 1
+
+
+FILE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db, namespace: shop}
+spec:
+  hosts: [db.example.com]
+  resolution: STATIC
+  ports: [{number: 5432, name: tcp, protocol: TCP}]
+  endpoints: [{address: 10.0.0.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: w1, namespace: shop}
+spec: {address: 127.7.0.9, labels: {app: reviews}}
+"""
+
+
+async def test_what_a_registry_finds_is_as_if_a_user_had_written_it(tmp_path):
+    store = MemoryStore()
+    await put(store, service_entry())
+    (tmp_path / "db.yaml").write_text(FILE)
+    async with running(store, registries=(f"file:{tmp_path}",)) as groups:
+        view = await watch(groups, sidecar())
+        assert "outbound|5432||db.example.com" in view.current.by_type[xds.CLUSTER]
+        assert health(view.current) == {"127.7.0.9": True}
+        origins = view.current.by_type[xds.CLUSTER]["outbound|5432||db.example.com"].origins
+        assert {item.name for item in origins} == {"file:db"}
+        (tmp_path / "db.yaml").unlink()
+        made = await until(view, lambda item: health(item) == {})
+        assert "outbound|5432||db.example.com" not in made.by_type[xds.CLUSTER]
 
 
 async def test_what_cannot_be_read_hurts_nothing_else():
