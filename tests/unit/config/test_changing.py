@@ -80,7 +80,7 @@ async def next_of(feed: AsyncGenerator[ConfigBatch, None]) -> ConfigBatch:
 
 
 def following(store: Store) -> AsyncGenerator[ConfigBatch, None]:
-    return cast("AsyncGenerator[ConfigBatch, None]", follow_config(store))
+    return follow_config(store)
 
 
 async def test_a_large_change_is_in_place_with_its_history_and_leaves_no_stage(store: Store):
