@@ -54,7 +54,9 @@ class Routing:
                     for entry in _entries(answer)
                 )
             case "addr":
-                addresses = [info for entry in _entries(answer) for info in entry["addr_info"]]
+                addresses = [
+                    info for entry in _entries(answer) for info in entry.get("addr_info", ())
+                ]
                 return any(info.get("local") == SELF_V6 for info in addresses)
 
 

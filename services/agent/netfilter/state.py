@@ -16,7 +16,7 @@ from services.agent.netfilter.canonical import Canonical, canonical
 from services.agent.netfilter.restore import BUILT_IN, jump, tables_of
 from services.agent.netfilter.rules import CHAINS, Rule
 
-Chains = dict[str, tuple[str, ...]]
+Chains = Mapping[str, tuple[str, ...]]
 """Chain -> its rules in order, without ``-A CHAIN``."""
 
 GUARD = "WINDWARD_GUARD"

@@ -262,7 +262,7 @@ interceptions = st.builds(
 
 @given(wanted=interceptions, kind=st.sampled_from(KINDS))
 @settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
