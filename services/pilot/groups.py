@@ -21,6 +21,7 @@ from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.xds.bodies import Bodies
+from windward.xds.bodies import Bodies
 from windward.xds.resource import Changes, Resource, ResourceSet
 
 SLICE_S = 0.002
@@ -61,8 +62,11 @@ async def in_slices(work: Iterator[None], slice_s: float = SLICE_S) -> None:
 class SharedScope:
     """A scope's resources, the moment of the mesh that they are of, and what has to be caught up with."""
 
-    def __init__(self, scope: Scope, options: Options, memo: Memo, snapshot: MeshSnapshot) -> None:
+    def __init__(
+        self, scope: Scope, options: Options, memo: Memo, snapshot: MeshSnapshot, bodies: Bodies
+    ) -> None:
         self.resources = ScopeResources(scope, options, memo)
+        self.bodies = bodies
         self.made: ByType = {}
         """What is in force; ``resources`` may be half-way to the next."""
         self.snapshot = snapshot
@@ -135,6 +139,7 @@ class Groups:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._memo = Memo()
+        self._bodies = Bodies()
         self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
@@ -174,7 +179,7 @@ class Groups:
         """The scope's resources, one more user counted; built, in slices, if nobody has them yet."""
         shared = self._scopes.get(scope)
         if shared is None:
-            shared = SharedScope(scope, self._options, self._memo, self.snapshot)
+            shared = SharedScope(scope, self._options, self._memo, self.snapshot, self._bodies)
             self._scopes[scope] = shared
         shared.users += 1
         try:
