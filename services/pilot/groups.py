@@ -21,7 +21,6 @@ from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.xds.bodies import Bodies
-from windward.xds.bodies import Bodies
 from windward.xds.resource import Changes, Resource, ResourceSet
 
 SLICE_S = 0.002
@@ -67,14 +66,13 @@ class SharedScope:
     ) -> None:
         self.resources = ScopeResources(scope, options, memo)
         self.bodies = bodies
+        """Of responses: one memo for all scopes, which share most of what they are sent."""
         self.made: ByType = {}
         """What is in force; ``resources`` may be half-way to the next."""
         self.snapshot = snapshot
         self.groups: dict[Hashable, Group] = {}
         self.users = 0
         """Groups, and attachments in hand."""
-        self.bodies = Bodies()
-        """Of responses; streams of all its groups send the same ones."""
         self.ready = False
         self.backlog: list[tuple[MeshSnapshot, Delta]] = []
         self.building = asyncio.Lock()

@@ -130,8 +130,9 @@ class _Running:
 
     async def start(self) -> None:
         socket = str(self._folder / "ads")
-        handler = grpc.stream_stream_rpc_method_handler(self._serve)
-        methods: dict[str, Any] = {"DeltaAggregatedResources": handler}
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._serve)
+        }
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, methods), ScratchSecrets().handlers())
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
@@ -19,7 +20,7 @@ from windward.xds import resource as xds
 from windward.xds.resource import Resource
 
 
-def a_cluster(**fields: object) -> Resource:
+def a_cluster(**fields: Any) -> Resource:
     message = cluster_pb2.Cluster(name="c", **fields)
     return Resource(xds.CLUSTER, "c", message.SerializeToString())
 
