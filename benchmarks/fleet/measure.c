@@ -143,6 +143,7 @@ static void put_escaped(const char *text) {
 }
 void measure_report(void) {
   const Counters *c = &counters;
+  if (bodies) fflush(bodies);
   struct rusage use;
   getrusage(RUSAGE_SELF, &use);
   double cpu = use.ru_utime.tv_sec + use.ru_stime.tv_sec + (use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;

@@ -16,7 +16,7 @@ from benchmarks.fleet.identities import certificate, write_secret
 from benchmarks.xds import probe
 from benchmarks.xds.bench import READY_S, Bench, split_identity
 from benchmarks.xds.load import LEASE_S, load_objects, load_workloads, registered
-from benchmarks.xds.scene import Figures, Scene, Wish, measured, percentile
+from benchmarks.xds.scene import Figures, Scene, Wish, bodies_file, measured, percentile
 from benchmarks.xds.upstream import Caller, Upstream
 from windward.identity.names import TRUST_DOMAIN
 from windward.local.addresses import free_port
@@ -126,7 +126,9 @@ async def envoys(wish: Wish) -> Figures:
         ready_s = await bench.start_pilot()
         members = people.members()[: max(1, wish.streams - ENVOYS)]
         fleet = await stack.enter_async_context(
-            bench.fleet(members, plaintext=wish.plaintext, sotw=wish.sotw)
+            bench.fleet(
+                members, plaintext=wish.plaintext, sotw=wish.sotw, bodies=bodies_file(bench)
+            )
         )
         made = Scene(wish, bench, fleet)
         began = monotonic()

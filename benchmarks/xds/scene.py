@@ -13,12 +13,15 @@ from typing import Any
 from benchmarks.fleet.process import Fleet
 from benchmarks.xds import probe
 from benchmarks.xds.bench import OURS, Bench
+from benchmarks.xds.contents import unreadable
 from benchmarks.xds.load import apply_objects, load_objects, load_workloads, move_workload
 from benchmarks.xds.population import Population
 
 Figures = dict[str, Any]
 HOLD = "pilot_loop_longest_hold_seconds"
 HOLD_CPU = "pilot_loop_longest_hold_cpu_seconds"
+MOST_CONTENTS = 5000
+"""Distinct resources that are read by Envoy's own types."""
 QUIET_S = 0.5
 LONGEST_QUIET_S = 60.0
 FAULTS = (
@@ -158,6 +161,7 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
     cpu = probe.cpu_s(pid) - cpu_before
     seen = await made.fleet.report()
     hold, hold_cpu = await made.hold_ms()
+    contents, bad = unreadable(bodies_file(made.bench), MOST_CONTENTS)
     kinds = ("cds", "eds", "lds", "rds", "ecds")
     figures: Figures = {
         "p50_ms": seen.get("ack_ms_p50"),
@@ -178,7 +182,9 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
         "rss_peak_mb": round(probe.peak_mb(pid), 1),
         "loop_hold_ms": None if hold is None else round(hold, 1),
         "loop_hold_cpu_ms": None if hold_cpu is None else round(hold_cpu, 1),
-        "faults": {name: seen[name] for name in FAULTS if seen[name]},
+        "contents_read": contents,
+        "faults": {name: seen[name] for name in FAULTS if seen[name]}
+        | ({"unreadable": bad} if bad else {}),
         "streams_ended": seen["ended_with_error"],
         "statuses": seen["statuses"],
         "last_error": seen["last_error"],

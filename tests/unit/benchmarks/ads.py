@@ -95,7 +95,7 @@ class Server:
 
 @asynccontextmanager
 async def fleet_at(
-    tmp_path: Path, *, streams: int = 1, sotw: bool = False
+    tmp_path: Path, *, streams: int = 1, sotw: bool = False, bodies: Path | None = None
 ) -> AsyncIterator[tuple[Server, Fleet]]:
     """A server and a plaintext fleet that is told to connect to it."""
     script = Server()
@@ -108,14 +108,16 @@ async def fleet_at(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with fleet(tmp_path, port, streams=streams, sotw=sotw) as made:
+        async with fleet(tmp_path, port, streams=streams, sotw=sotw, bodies=bodies) as made:
             made.say("connect")
             yield script, made
     finally:
         await server.stop(0)
 
 
-def fleet(tmp_path: Path, port: int, *, streams: int = 1, sotw: bool = False) -> Fleet:
+def fleet(
+    tmp_path: Path, port: int, *, streams: int = 1, sotw: bool = False, bodies: Path | None = None
+) -> Fleet:
     members = [
         Member(f"app-{index}", "shop", f"account-{index}", f"10.0.0.{index + 1}", "app")
         for index in range(streams)
@@ -127,6 +129,7 @@ def fleet(tmp_path: Path, port: int, *, streams: int = 1, sotw: bool = False) ->
         roots=None,
         server_name="localhost",
         sotw=sotw,
+        bodies=bodies,
         binary=fleet_binary(tls=False),
     )
 
