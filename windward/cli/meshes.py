@@ -163,7 +163,7 @@ def status(output: str, context: str | None) -> None:
 
 async def _ask_all(found: contexts.Context) -> list[tuple[str, str, str]]:
     parts = {name: url.removeprefix("http://") for name, url in found.metrics.items()}
-    parts |= {name: f"{address}:15021" for name, address in found.workloads.items()}
+    parts |= {name: f"{address}:15020" for name, address in found.workloads.items()}
 
     async def ask(name: str, address: str) -> tuple[str, str, str]:
         host, port = address.rsplit(":", 1)

@@ -14,7 +14,7 @@ from windward.local.topology import Gateway, Workload
 AGENT_GROUP = 1337
 """The interception rules let this group's traffic pass, the agent's own calls to the control plane among it."""
 HTTP_PROXY_PORT = 15002
-STATUS_PORT = 15021
+STATUS_PORT = 15020
 ADMIN_PORT = 15000
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,6 +29,10 @@ class Request:
     query: Mapping[str, list[str]]
     peer: str
     """The caller's address."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Lower-case name -> value; of several of one name, the values by comma."""
+    target: str = ""
+    """Path and query as they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,15 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
 
 
-Routes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
+Handler = Callable[[Request], Awaitable[Response]]
+Routes = Mapping[tuple[str, str], Handler]
 """(method, path) -> handler."""
 
 
-async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
-    """Start serving. Raises OSError when the port is taken."""
+async def serve_http(
+    host: str, port: int, routes: Routes, otherwise: Handler | None = None
+) -> asyncio.Server:
+    """Start serving; ``otherwise`` answers for paths without a route. Raises OSError when the port is taken."""
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(
@@ -51,7 +58,7 @@ async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
         ):
             async with asyncio.timeout(READ_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-            response = await _guarded(head, writer, routes)
+            response = await _guarded(head, writer, routes, otherwise)
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 writer.write(_render(response))
                 await writer.drain()
@@ -61,11 +68,13 @@ async def serve_http(host: str, port: int, routes: Routes) -> asyncio.Server:
 
 
 @asynccontextmanager
-async def http_at(address: str, routes: Routes, *, setting: str) -> AsyncIterator[int]:
+async def http_at(
+    address: str, routes: Routes, *, setting: str, otherwise: Handler | None = None
+) -> AsyncIterator[int]:
     """Serve at ``host:port`` while the block lasts; gives the port in use. Raises FatalError naming the setting."""
     host, _, port = address.rpartition(":")
     try:
-        server = await serve_http(host, int(port), routes)
+        server = await serve_http(host.strip("[]"), int(port), routes, otherwise)
     except (OSError, ValueError, OverflowError) as error:
         raise FatalError(f"{setting} {address}: {error}") from error
     try:
@@ -74,10 +83,12 @@ async def http_at(address: str, routes: Routes, *, setting: str) -> AsyncIterato
         server.close()
 
 
-async def _guarded(head: bytes, writer: asyncio.StreamWriter, routes: Routes) -> Response:
+async def _guarded(
+    head: bytes, writer: asyncio.StreamWriter, routes: Routes, otherwise: Handler | None
+) -> Response:
     """An answer to anything: what a handler raises is a 500, what is no request a 400."""
     try:
-        return await _answer(head, writer, routes)
+        return await _answer(head, writer, routes, otherwise)
     except ValueError:
         return Response(400, b"not a request\n")
     except Exception as error:
@@ -85,20 +96,42 @@ async def _guarded(head: bytes, writer: asyncio.StreamWriter, routes: Routes) ->
         return Response(500, b"internal error\n")
 
 
-async def _answer(head: bytes, writer: asyncio.StreamWriter, routes: Routes) -> Response:
-    words = head.split(b"\r\n", 1)[0].split(b" ")
+async def _answer(
+    head: bytes, writer: asyncio.StreamWriter, routes: Routes, otherwise: Handler | None
+) -> Response:
+    first, *lines = head.split(b"\r\n")
+    words = first.split(b" ")
     if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
         return Response(400, b"not an HTTP/1.1 request\n")
     target = urlsplit(words[1].decode("latin-1"))
     method = words[0].decode("latin-1")
     peer = writer.get_extra_info("peername")
-    request = Request(method, target.path, parse_qs(target.query), str(peer[0]) if peer else "")
+    request = Request(
+        method,
+        target.path,
+        parse_qs(target.query),
+        str(peer[0]) if peer else "",
+        _headers(lines),
+        words[1].decode("latin-1"),
+    )
     handler = routes.get((method, target.path))
     if handler is not None:
         return await handler(request)
     if any(path == target.path for _, path in routes):
         return Response(405, b"method not allowed\n")
+    if otherwise is not None:
+        return await otherwise(request)
     return Response(404, b"not found\n")
+
+
+def _headers(lines: list[bytes]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if colon:
+            key, text = name.lower(), value.strip()
+            found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 def _render(response: Response) -> bytes:

@@ -4,10 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
 
 TIMEOUT_S = 2.0
 LIMIT_BYTES = 32 * 1024 * 1024
-_ACTIVE = re.compile(r"^listener\.(?!admin)[^:]*?downstream_cx_active: (\d+)$", re.MULTILINE)
+_ACTIVE = re.compile(r"^listener\.(.+)\.downstream_cx_active: (\d+)$", re.MULTILINE)
+_UNCOUNTED = re.compile(r"^admin\b|^envoy_internal|\.(?:worker_\d+|main_thread)$")
+
+
+NO_ANSWER = "Envoy does not answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """Whether Envoy has ever taken, or refused, what Pilot sent of one kind."""
+
+    accepted: bool
+    rejected: bool
+
+    def problem(self, what: str) -> str:
+        if self.accepted:
+            return ""
+        return f"Envoy has {'rejected' if self.rejected else 'not received'} its {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyState:
+    live: bool
+    workers: bool
+    clusters: Updates
+    listeners: Updates
+
+    @property
+    def problem(self) -> str:
+        """Why Envoy cannot serve; empty when it can."""
+        return (
+            self.clusters.problem("clusters")
+            or self.listeners.problem("listeners")
+            or ("" if self.live else "Envoy is not LIVE")
+            or ("" if self.workers else "Envoy's workers have not started")
+        )
 
 
 class Admin:
@@ -40,24 +77,27 @@ class Admin:
             body = _dechunk(body)
         return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body
 
+    async def state(self) -> EnvoyState:
+        """What readiness depends on. Raises OSError or TimeoutError."""
+        _, stats = await self.get(
+            "/stats?filter=^(server.state|listener_manager.workers_started|cluster_manager.cds.update_(success|rejected)|"
+            "listener_manager.lds.update_(success|rejected))$"
+        )
+        lines = (line.split(": ", 1) for line in stats.decode().splitlines() if ": " in line)
+        found = {name: int(value) for name, value in lines if value.isdigit()}
+        return EnvoyState(
+            live=found.get("server.state") == 0,
+            workers=found.get("listener_manager.workers_started", 0) > 0,
+            clusters=_updates(found, "cluster_manager.cds"),
+            listeners=_updates(found, "listener_manager.lds"),
+        )
+
     async def not_ready(self) -> str:
-        """Why Envoy cannot serve yet; empty when it can: CDS and LDS accepted once, and LIVE."""
+        """Why Envoy cannot serve yet; empty when it can."""
         try:
-            _, stats = await self.get(
-                "/stats?filter=^(server.state|cluster_manager.cds.update_success|listener_manager.lds.update_success|"
-                "cluster_manager.cds.update_rejected|listener_manager.lds.update_rejected)$"
-            )
+            return (await self.state()).problem
         except (OSError, TimeoutError):
-            return "Envoy does not answer"
-        found = dict(line.split(": ", 1) for line in stats.decode().splitlines() if ": " in line)
-        for name, what in (
-            ("cluster_manager.cds", "clusters"),
-            ("listener_manager.lds", "listeners"),
-        ):
-            if int(found.get(f"{name}.update_success", "0")) == 0:
-                rejected = int(found.get(f"{name}.update_rejected", "0"))
-                return f"Envoy has {'rejected' if rejected else 'not received'} its {what}"
-        return "" if found.get("server.state") == "0" else "Envoy is not LIVE"
+            return NO_ANSWER
 
     async def serves_application(self) -> bool:
         """Whether Envoy can serve, and has the clusters and listeners that lead to its application."""
@@ -71,10 +111,27 @@ class Admin:
             return False
         return b"cluster.inbound" in stats and b"total_listeners_warming: 0" in stats
 
-    async def active_connections(self) -> int:
-        """Connections of its listeners, the admin's own left out."""
+    async def active_connections(self, ports: Container[int] = ()) -> int:
+        """Connections of its listeners: the admin's, internal ones and those of ``ports`` left out."""
         _, stats = await self.get("/stats?usedonly&filter=^listener.*downstream_cx_active$")
-        return sum(int(number) for number in _ACTIVE.findall(stats.decode()))
+        return sum(
+            int(number)
+            for listener, number in _ACTIVE.findall(stats.decode())
+            if not _UNCOUNTED.search(listener) and _port(listener) not in ports
+        )
+
+
+def _updates(found: Mapping[str, int], name: str) -> Updates:
+    return Updates(
+        accepted=found.get(f"{name}.update_success", 0) > 0,
+        rejected=found.get(f"{name}.update_rejected", 0) > 0,
+    )
+
+
+def _port(listener: str) -> int:
+    """Of ``0.0.0.0_15021``; 0 of a listener that is named otherwise."""
+    port = listener.rpartition("_")[2]
+    return int(port) if port.isdigit() else 0
 
 
 def _dechunk(body: bytes) -> bytes:

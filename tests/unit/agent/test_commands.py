@@ -1,41 +1,65 @@
-"""The program's first word: a command, or the agent itself."""
+"""The agent's commands: what is run for which word, and that a quick one loads nothing heavy."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Sequence
+from importlib import import_module
 
 import pytest
 
-from services.agent.commands import COMMANDS, main
+from services.agent import commands
 
 
-def test_the_first_word_names_a_command_which_gets_the_rest(monkeypatch):
-    given: list[Sequence[str]] = []
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from services.agent.commands import main; sys.argv[0] = 'windward-agent'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False
+    )
 
-    def command(argv: Sequence[str]) -> int:
-        given.append(argv)
+
+@pytest.mark.parametrize(
+    ("argv", "module", "rest"),
+    [
+        ([], "main", []),
+        (["--help"], "main", ["--help"]),
+        (["run", "--address", "x", "--", "cmd"], "main", ["run", "--address", "x", "--", "cmd"]),
+        (["wait", "--timeout-s", "1"], "wait", ["--timeout-s", "1"]),
+        (["netfilter", "check"], "netfilter.command", ["check"]),
+    ],
+)
+def test_each_word_has_its_module(monkeypatch, argv, module, rest):
+    seen: list[object] = []
+
+    def run_there(words):
+        seen.extend(words)
         return 7
 
-    monkeypatch.setitem(COMMANDS, "netfilter", command)
-    monkeypatch.setattr(sys, "argv", ["windward-agent", "netfilter", "check", "-b", "*"])
-    with pytest.raises(SystemExit, match="7"):
-        main()
-    assert given == [["check", "-b", "*"]]
-
-
-@pytest.mark.parametrize("argv", [["--help"], ["--version"]])
-def test_flags_alone_are_the_agents(argv, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["windward-agent", *argv])
+    monkeypatch.setattr(import_module(f"services.agent.{module}"), "main", run_there)
     with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    assert "windward-agent" in capsys.readouterr().out
+        commands.main()
+    assert ended.value.code == 7
+    assert seen == rest
 
 
-def test_what_is_neither_is_refused_by_the_agent(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["windward-agent", "netfitler"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert "netfitler" in capsys.readouterr().err
+def test_an_unknown_word_is_told_with_those_that_are_known():
+    done = run("walk")
+    assert done.returncode == 2
+    assert "no command 'walk'" in done.stderr
+    assert all(name in done.stderr for name in commands.COMMANDS)
+
+
+def test_run_needs_something_to_run():
+    assert (done := run("run")).returncode == 2
+    assert "windward-agent run [flags] -- CMD" in done.stderr
+    assert run("run", "--help").returncode == 0
+
+
+def test_waiting_loads_nothing_heavy():
+    code = (
+        "import sys; import services.agent.commands, services.agent.wait\n"
+        "print([n for n in ('grpc', 'cryptography', 'google', 'structlog', 'asyncio') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -97,3 +97,23 @@ async def test_a_slow_caller_is_cut_off(port, monkeypatch):
 async def test_a_taken_port_is_an_error(port):
     with pytest.raises(OSError, match="address already in use"):
         await serve_http("127.0.0.1", port, {})
+
+
+async def test_headers_and_target_reach_the_handler_and_others_their_answer():
+    seen: list[Request] = []
+
+    async def note(request: Request) -> Response:
+        seen.append(request)
+        return Response(204)
+
+    server = await serve_http("127.0.0.1", 0, {("GET", "/a"): note}, otherwise=note)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        for line in ("GET /a?x=1", "GET /other", "POST /a"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{line} HTTP/1.1\r\nX-One: 1\r\nx-one: 2\r\nbad\r\n\r\n".encode())
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+    assert [request.target for request in seen] == ["/a?x=1", "/other"]
+    assert seen[0].headers == {"x-one": "1, 2"}

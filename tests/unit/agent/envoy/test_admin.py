@@ -16,6 +16,7 @@ LIVE = {
     "listener_manager.lds.update_success": 1,
     "listener_manager.lds.update_rejected": 0,
     "server.state": 0,
+    "listener_manager.workers_started": 1,
 }
 
 
@@ -81,6 +82,7 @@ async def test_live_with_clusters_and_listeners_is_ready(envoy):
             "Envoy has rejected its listeners",
         ),
         ({"server.state": 2}, "Envoy is not LIVE"),
+        ({"listener_manager.workers_started": 0}, "Envoy's workers have not started"),
     ],
 )
 async def test_not_received_rejected_and_not_live_are_told_apart(envoy, over, reason):
@@ -173,10 +175,14 @@ async def test_connections_of_listeners_count_and_the_admins_do_not(envoy):
             "listener.127.1.2.3_9080.downstream_cx_active": 1,
             "listener.admin.downstream_cx_active": 7,
             "listener.admin.main_thread.downstream_cx_active": 7,
+            "listener.0.0.0.0_15006.worker_0.downstream_cx_active": 2,
+            "listener.envoy_internal_connect_originate.downstream_cx_active": 5,
+            "listener.0.0.0.0_15021.downstream_cx_active": 4,
             "http.inbound.downstream_cx_active": 9,
         }
     )
-    assert await admin.active_connections() == 3
+    assert await admin.active_connections({15021}) == 3
+    assert await admin.active_connections() == 7
     fake.body = b""
     assert await admin.active_connections() == 0
 

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.agent.envoy import process as module
-from services.agent.envoy.admin import Admin
-from services.agent.envoy.process import EnvoyProcess, arguments, find_envoy, find_setpriv
+from services.agent.envoy.process import (
+    LONGEST_BACKOFF_S,
+    EnvoyProcess,
+    backoff_s,
+    find_envoy,
+    find_setpriv,
+)
 from tests.unit.agent.settings import settings
 from windward.process import FatalError
 
@@ -22,23 +29,6 @@ echo "$@" >> {folder}/arguments
 echo $$ >> {folder}/pids
 exec sleep 600
 """
-
-
-class FakeAdmin(Admin):
-    """An admin interface with connections that end one by one."""
-
-    def __init__(self, connections: int = 0) -> None:
-        super().__init__("127.0.0.1:1")
-        self.connections = connections
-        self.posted: list[str] = []
-
-    async def post(self, path: str) -> tuple[int, bytes]:
-        self.posted.append(path)
-        return 200, b""
-
-    async def active_connections(self) -> int:
-        self.connections -= 1
-        return max(self.connections, 0)
 
 
 @pytest.fixture
@@ -66,17 +56,20 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
-def supervised(program: Path, admin: Admin | None = None, **over: Any) -> EnvoyProcess:
+def supervised(program: Path, output: int = 2, **over: Any) -> EnvoyProcess:
     made = settings(**{"interception": "none"} | over)
-    return EnvoyProcess(made, str(program), "{}", admin or FakeAdmin())
+    return EnvoyProcess(made, str(program), override="{}", output=output, jitter=lambda: 0.0)
 
 
-async def test_it_is_started_with_the_bootstrap_as_text(stand_in):
+async def test_it_is_started_with_its_arguments_and_in_a_process_group_of_its_own(stand_in):
     envoy = supervised(stand_in)
     running = asyncio.create_task(envoy.run())
-    assert await pids(stand_in, 1) == [envoy.pid]
+    (pid,) = await pids(stand_in, 1)
+    assert pid == envoy.pid
     said = (stand_in.parent / "arguments").read_text()
-    assert said.startswith("--config-yaml {} ")
+    assert said.startswith("-c envoy.json ")
+    assert said.endswith("--config-yaml {}\n")
+    assert os.getpgid(pid) == pid
     running.cancel()
     await envoy.stop()
     assert envoy.pid is None
@@ -96,26 +89,42 @@ async def test_it_is_started_again_when_it_dies(stand_in, monkeypatch):
     await envoy.stop()
 
 
-async def test_it_is_drained_before_it_is_ended(stand_in):
-    admin = FakeAdmin(connections=3)
-    envoy = supervised(stand_in, admin)
-    running = asyncio.create_task(envoy.run())
-    (pid,) = await pids(stand_in, 1)
-    running.cancel()
-    await envoy.stop()
-    assert admin.posted == ["/drain_listeners?inboundonly&graceful"]
-    assert admin.connections == 0
-    assert gone(pid)
+async def test_what_it_says_goes_where_the_agent_says(stand_in):
+    stand_in.write_text(
+        f"#!/bin/sh\necho $$ >> {stand_in.parent}/pids\necho hello\nexec sleep 600\n"
+    )
+    with (stand_in.parent / "said").open("wb") as said:
+        envoy = supervised(stand_in, output=said.fileno())
+        running = asyncio.create_task(envoy.run())
+        await pids(stand_in, 1)
+        running.cancel()
+        await envoy.stop()
+    assert (stand_in.parent / "said").read_bytes() == b"hello\n"
 
 
-async def test_connections_that_stay_do_not_keep_it_past_the_deadline(stand_in):
-    admin = FakeAdmin(connections=10**9)
-    envoy = supervised(stand_in, admin, drain_time=0.2)
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_pauses_grow_are_spread_and_have_an_end(failures, jitter):
+    assert 0 < backoff_s(failures, jitter) <= LONGEST_BACKOFF_S
+    assert backoff_s(failures, jitter) <= backoff_s(failures + 1, jitter)
+    assert backoff_s(failures, 0.0) * 2 == pytest.approx(backoff_s(failures, 1.0))
+
+
+async def test_one_that_was_steady_begins_with_short_pauses_again(stand_in, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(module, "STEADY_S", 0.0)
+
+    def no_pause(failures: int, _: float) -> float:
+        asked.append(failures)
+        return 0.0
+
+    monkeypatch.setattr(module, "backoff_s", no_pause)
+    stand_in.write_text(f"#!/bin/sh\necho $$ >> {stand_in.parent}/pids\n")
+    envoy = supervised(stand_in)
     running = asyncio.create_task(envoy.run())
-    (pid,) = await pids(stand_in, 1)
+    await pids(stand_in, 4)
     running.cancel()
     await envoy.stop()
-    assert gone(pid)
+    assert set(asked) == {0}
 
 
 async def test_one_that_does_not_listen_is_killed(stand_in, monkeypatch):
@@ -124,7 +133,7 @@ async def test_one_that_does_not_listen_is_killed(stand_in, monkeypatch):
         f"#!{sys.executable}\nimport os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"open('{stand_in.parent}/pids', 'w').write(str(os.getpid()))\nwhile True: signal.pause()\n"
     )
-    envoy = supervised(stand_in, Admin("127.0.0.1:1"))
+    envoy = supervised(stand_in)
     running = asyncio.create_task(envoy.run())
     (pid,) = await pids(stand_in, 1)
     running.cancel()
@@ -133,9 +142,9 @@ async def test_one_that_does_not_listen_is_killed(stand_in, monkeypatch):
 
 
 async def test_stopping_what_never_ran_is_nothing(stand_in):
-    admin = FakeAdmin()
-    await supervised(stand_in, admin).stop()
-    assert admin.posted == []
+    envoy = supervised(stand_in)
+    await envoy.stop()
+    assert envoy.pid is None
 
 
 async def test_a_killed_agent_takes_it_along(stand_in):
@@ -162,7 +171,11 @@ async def test_with_interception_root_gives_up_its_rights(stand_in):
     stand_in.parent.chmod(0o777)
     for folder in [*stand_in.parents][1:3]:
         folder.chmod(folder.stat().st_mode | 0o011)
-    envoy = supervised(stand_in, interception="redirect", proxy_uid=1337)
+    stand_in.write_text(
+        stand_in.read_text().replace("exec sleep", "echo opened > /dev/stdout; exec sleep")
+    )
+    said = (stand_in.parent / "said").open("wb")
+    envoy = supervised(stand_in, said.fileno(), interception="redirect", proxy_uid=1337)
     running = asyncio.create_task(envoy.run())
     (pid,) = await pids(stand_in, 1)
     status = Path(f"/proc/{pid}/status").read_text()
@@ -173,6 +186,8 @@ async def test_with_interception_root_gives_up_its_rights(stand_in):
     assert int(fields["CapEff"], 16) == 0
     running.cancel()
     await envoy.stop()
+    said.close()
+    assert (stand_in.parent / "said").read_bytes() == b"opened\n", "its user may not open stdout"
 
 
 async def test_a_binary_that_cannot_be_read_is_one_line(tmp_path):
@@ -199,20 +214,3 @@ def test_without_setpriv_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FatalError, match="install util-linux"):
         find_setpriv()
-
-
-@pytest.mark.parametrize(
-    ("over", "pair"),
-    [
-        ({}, ("--local-address-ip-version", "v4")),
-        ({"address": "fd00::7"}, ("--local-address-ip-version", "v6")),
-        ({"drain_time": 45.0}, ("--drain-time-s", "45")),
-        ({"drain_time": 0.2}, ("--drain-time-s", "1")),
-        ({"concurrency": 4}, ("--concurrency", "4")),
-        ({}, ("--drain-strategy", "immediate")),
-    ],
-)
-def test_arguments(over, pair):
-    made = arguments("{}", settings(**over))
-    assert (pair[0], made[made.index(pair[0]) + 1]) == pair
-    assert "--disable-hot-restart" in made

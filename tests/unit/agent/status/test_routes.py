@@ -1,88 +1,75 @@
-"""The status port: readiness with its reason, metrics of both, and an end asked for from this machine only."""
+"""The status port: readiness with its reason, and drain and end asked for from this machine only."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
-from prometheus_client import Gauge
 
 from services.agent.status.routes import status_routes
-from windward.rpc.http import Request
-from windward.telemetry.metrics import new_registry
-
-
-class FakeAdmin:
-    """Envoy's own metrics, or an Envoy that is away."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        assert path == "/stats/prometheus"
-        if self.error is not None:
-            raise self.error
-        return 200, b"envoy_server_live 1\n"
+from windward.rpc.http import Request, Response, serve_http
 
 
 class Parts:
     def __init__(self) -> None:
         self.reason = ""
-        self.stopping = asyncio.Event()
-        self.admin = FakeAdmin()
-        admin: Any = self.admin
-        registry = new_registry()
-        Gauge("windward_agent_sample", "A sample", registry=registry).set(5)
-        self.routes = status_routes(admin, registry, self.not_ready, self.stopping.set)
+        self.done: list[str] = []
+        self.routes = status_routes(
+            not_ready=self.not_ready,
+            metrics=self.metrics,
+            drain=lambda: self.done.append("drain"),
+            end=lambda: self.done.append("end"),
+        )
 
     async def not_ready(self) -> str:
         return self.reason
 
-    async def ask(self, method: str, path: str, peer: str = "127.0.0.1") -> tuple[int, str]:
-        answer = await self.routes[method, path](Request(method, path, {}, peer))
-        return answer.status, answer.body.decode()
+    async def metrics(self, _: Request) -> Response:
+        return Response(200, b"up 1\n")
+
+    async def ask(self, method: str, path: str, peer: str = "10.0.0.9") -> Response:
+        return await self.routes[method, path](Request(method, path, {}, peer))
 
 
-async def test_ready_says_why_not():
-    parts = Parts()
-    assert await parts.ask("GET", "/healthz/ready") == (200, "ready\n")
-    parts.reason = "Envoy is not LIVE"
-    assert await parts.ask("GET", "/healthz/ready") == (503, "Envoy is not LIVE\n")
-    assert await parts.ask("GET", "/healthz/live") == (200, "ok\n")
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+async def test_ready_or_why_not(parts):
+    assert (await parts.ask("GET", "/healthz/ready")).status == 200
+    parts.reason = "Envoy has not received its clusters"
+    response = await parts.ask("GET", "/healthz/ready")
+    assert (response.status, response.body) == (503, b"Envoy has not received its clusters\n")
+    assert (await parts.ask("GET", "/healthz/live")).status == 200
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/stats/prometheus"])
-async def test_metrics_are_the_agents_and_envoys(path):
-    parts = Parts()
-    status, text = await parts.ask("GET", path)
-    assert status == 200
-    assert "windward_agent_sample 5.0\n" in text
-    assert text.endswith("\nenvoy_server_live 1\n")
+async def test_metrics_have_both_names(parts, path):
+    assert (await parts.ask("GET", path)).body == b"up 1\n"
 
 
-@pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])
-async def test_without_envoy_the_agents_own_metrics_remain(error):
-    parts = Parts()
-    parts.admin.error = error
-    status, text = await parts.ask("GET", "/metrics")
-    assert status == 200
-    assert "windward_agent_sample 5.0\n" in text
+@pytest.mark.parametrize(("path", "done"), [("/quitquitquit", "end"), ("/drain", "drain")])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+async def test_this_machine_may_end_and_drain(parts, path, done, peer):
+    assert (await parts.ask("POST", path, peer)).status == 200
+    assert parts.done == [done]
 
 
-@pytest.mark.parametrize("peer", ["127.0.0.1", "::1"])
-async def test_who_is_here_may_end_it(peer):
-    parts = Parts()
-    assert (await parts.ask("POST", "/quitquitquit", peer))[0] == 200
-    assert parts.stopping.is_set()
+@pytest.mark.parametrize("path", ["/quitquitquit", "/drain"])
+@pytest.mark.parametrize("peer", ["10.0.0.9", "", "127.0.0.6", "::2"])
+async def test_others_may_not(parts, path, peer):
+    assert (await parts.ask("POST", path, peer)).status == 403
+    assert parts.done == []
 
 
-@pytest.mark.parametrize("peer", ["10.0.0.9", "", "127.0.0.1.example", "fe80::1"])
-async def test_nobody_else_may(peer):
-    parts = Parts()
-    assert (await parts.ask("POST", "/quitquitquit", peer))[0] == 403
-    assert not parts.stopping.is_set()
+@pytest.mark.parametrize("path", ["/quitquitquit", "/drain"])
+async def test_it_must_be_a_post(parts: Parts, path: str):
+    from services.agent.status.client import get
 
-
-def test_an_end_is_posted_not_fetched():
-    assert ("GET", "/quitquitquit") not in Parts().routes
+    server = await serve_http("127.0.0.1", 0, parts.routes)
+    port: Any = server.sockets[0].getsockname()[1]
+    async with server:
+        answer = await get("127.0.0.1", port, path, {}, timeout_s=2, limit_bytes=100)
+    assert answer.status == 405
+    assert parts.done == []
