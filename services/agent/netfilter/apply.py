@@ -19,13 +19,14 @@ from services.agent.netfilter.host import (
     CommandError,
     Host,
     Kind,
+    require_ipv6,
     require_rights,
     require_tools,
 )
 from services.agent.netfilter.interception import Interception
 from services.agent.netfilter.restore import transaction
 from services.agent.netfilter.routing import routing_of
-from services.agent.netfilter.rules import Rule
+from services.agent.netfilter.rules import Family, Rule
 from services.agent.netfilter.state import PROBE, Own
 from services.agent.netfilter.survey import Layer, Survey, survey
 from services.agent.netfilter.transition import (
@@ -79,6 +80,8 @@ def apply(
                 "other rules of ours are loaded and --reconcile=false was given; the first of "
                 f"{len(lines)} differences: {lines[0] if lines else 'none'}"
             )
+        if any(one.family is Family.V6 for one in found.missing):
+            require_ipv6(host)
         for layer in found.layers:
             _probe(layer)
         _Change(host, found, force).carry_out(guarded=residue)
@@ -167,6 +170,10 @@ class _Change:
                 failed = self._undo()
                 state = f"and not all could be put back: {failed}" if failed else "nothing changed"
                 raise NetfilterError(f"{error} ({state})") from error
+            except BaseException:
+                # Interrupted: half of it would be worse than none.
+                self._undo()
+                raise
 
     def _load(self, layer: Layer, *, guarded: bool) -> None:
         tables = {*layer.differing(), *(layer.wanted if self.force else ())}

@@ -18,10 +18,11 @@ from services.agent.netfilter.errors import InterceptionError, NetfilterError
 from services.agent.netfilter.host import CommandError, Host
 from services.agent.netfilter.interception import Interception
 from services.agent.netfilter.options import RESOLV_CONF, Options, options
-from services.agent.netfilter.restore import restore_text
+from services.agent.netfilter.restore import restore_text, transaction
 from services.agent.netfilter.routing import routing_of
 from services.agent.netfilter.rules import Family, rules_of
-from services.agent.netfilter.state import records
+from services.agent.netfilter.state import loaded, own_part, records
+from services.agent.netfilter.transition import removal
 from services.agent.netfilter.validation import ValidationError, validate
 
 DIFFERS, BAD_FLAGS, NOT_VALID = 1, 2, 126
@@ -57,7 +58,8 @@ def main(
 def _run(asked: Options, host: Host, wanted: Interception, out: TextIO) -> int:
     if asked.action == "clean":
         if asked.dry_run:
-            raise InterceptionError("--dry-run", "`clean` takes away what it finds: see `check`")
+            out.writelines(f"{line}\n" for line in dry_clean(wanted))
+            return 0
         removed = clean(host, wanted)
         out.writelines(f"removed: {line}\n" for line in removed or ["nothing was there"])
         return 0
@@ -95,6 +97,19 @@ def dry_run(wanted: Interception) -> Iterator[str]:
                 yield from restore_text(part).splitlines()
     for one in routing_of(wanted):
         yield " ".join(one.command("add"))
+
+
+def dry_clean(wanted: Interception) -> Iterator[str]:
+    """What `clean` would run after an `apply` with the same flags. (It looks at what is there, and needs none of them.)"""
+    for family, program in ((Family.V4, "iptables"), (Family.V6, "ip6tables")):
+        rules = rules_of(wanted, family)
+        tables = loaded((*rules, *records(rules)))
+        if tables:
+            yield f"# IPv{family}: {program}-restore --noflush"
+        for table, chains in tables.items():
+            yield from transaction(table, removal(own_part(chains, {}))).splitlines()
+    for one in reversed(routing_of(wanted)):
+        yield " ".join(one.command("del"))
 
 
 def _for_this_machine(asked: Options, host: Host) -> tuple[Interception, list[str]]:

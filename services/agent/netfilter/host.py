@@ -27,6 +27,7 @@ TIMEOUT_S = 60
 LOCK_WAIT_S = 30
 CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
 """Bits of linux/capability.h. NET_RAW: iptables-legacy talks to the kernel by a raw socket."""
+IPV6_OFF = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
 HOW_TO_MAY = "run it as root, in a container with `--cap-add NET_ADMIN --cap-add NET_RAW`"
 
 
@@ -64,7 +65,14 @@ class Host:
         whole = (*self.enter, *command)
         try:
             done = subprocess.run(
-                whole, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+                whole,
+                input=stdin,
+                capture_output=True,
+                encoding="utf-8",
+                # Comments of others' rules may be any bytes.
+                errors="surrogateescape",
+                timeout=TIMEOUT_S,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CommandError(f"`{' '.join(command)}`: {error}") from error
@@ -122,6 +130,19 @@ def require_tools(*, routing: bool) -> None:
         raise NetfilterError("`ip` is not installed: apt-get install iproute2")
 
 
+def require_ipv6(host: Host) -> None:
+    """Raises NetfilterError where the namespace has IPv6 switched off."""
+    try:
+        off = host.run(("cat", IPV6_OFF)).strip() != "0"
+    except CommandError:
+        off = True
+    if off:
+        raise NetfilterError(
+            "IPv6 is switched off here, so that Envoy cannot call the application over it: "
+            "sysctl -w net.ipv6.conf.lo.disable_ipv6=0, or say --ipv6 off"
+        )
+
+
 def backends(host: Host, family: Family) -> dict[Kind, Backend]:
     """Those that are installed, the machine's own default first."""
     prefix = "iptables" if family is Family.V4 else "ip6tables"
@@ -157,12 +178,19 @@ def choose(saved: Mapping[Kind, dict[str, Chains]], forced: Kind | None) -> Kind
     return next(iter(saved))
 
 
-def saved_or_nothing(backend: Backend) -> dict[str, Chains]:
-    """A kernel without one of the two has no rules in it."""
-    try:
-        return backend.save()
-    except CommandError:
-        return {}
+def read_all(found: Mapping[Kind, Backend]) -> dict[Kind, dict[str, Chains]]:
+    """What is loaded in each. A kernel that has only one of the two has nothing in the other; with neither, it is said why."""
+    saved: dict[Kind, dict[str, Chains]] = {}
+    failed: list[CommandError] = []
+    for kind, backend in found.items():
+        try:
+            saved[kind] = backend.save()
+        except CommandError as error:
+            failed.append(error)
+            saved[kind] = {}
+    if failed and len(failed) == len(found):
+        raise failed[0]
+    return saved
 
 
 def _our_chains(tables: dict[str, Chains]) -> int:

@@ -14,7 +14,7 @@ from services.agent.netfilter.host import (
     Kind,
     backends,
     choose,
-    saved_or_nothing,
+    read_all,
 )
 from services.agent.netfilter.interception import Interception
 from services.agent.netfilter.routing import (
@@ -84,7 +84,7 @@ def survey(
     chosen: Kind | None = None
     for family in Family:
         found = backends(host, family)
-        saved = {kind: saved_or_nothing(backend) for kind, backend in found.items()}
+        saved = _saved(found, family, needed=wanted and settings.ipv6)
         if family is Family.V4:
             chosen = choose(saved, forced)
         elif wanted and settings.ipv6 and chosen not in found:
@@ -102,6 +102,18 @@ def survey(
             }
             layers.append(Layer(backend, put, own, loaded(put), likely))
     return Survey(tuple(layers), *_routing(host, settings, layers, wanted=wanted))
+
+
+def _saved(
+    found: Mapping[Kind, Backend], family: Family, *, needed: bool
+) -> dict[Kind, dict[str, Chains]]:
+    """IPv6 may be missing in the kernel where it is not needed."""
+    try:
+        return read_all(found)
+    except CommandError:
+        if family is Family.V4 or needed:
+            raise
+        return {kind: {} for kind in found}
 
 
 def _routing(

@@ -25,7 +25,7 @@ class Namespace:
         """What a script prints that runs within. Raises CalledProcessError when any part of it fails."""
         done = subprocess.run(
             ["ip", "netns", "exec", self.name, "sh", "-ec", script],
-            input=stdin, capture_output=True, text=True, timeout=30, check=True,
+            input=stdin, capture_output=True, encoding="utf-8", errors="surrogateescape", timeout=30, check=True,
         )  # fmt: skip
         return done.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -198,8 +199,73 @@ def test_a_failure_half_way_leaves_all_as_it_was(namespace, before, text):
         apply(namespace.host, before)
     was = namespace.rules(), namespace.routing()
     with pytest.raises(NetfilterError, match="nothing changed"):
-        apply(FailsOnce(namespace.host.enter, namespace.host.namespace, text), FULL)
+        apply(FailsOnce(*namespace_of(namespace), text), FULL)
     assert (namespace.rules(), namespace.routing()) == was
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptedAt(Host):
+    """A machine on which somebody presses Ctrl-C when a text is loaded."""
+
+    text: str = ""
+
+    def run(self, command: tuple[str, ...], stdin: str = "") -> str:
+        if self.text in stdin:
+            raise KeyboardInterrupt
+        return Host.run(self, command, stdin)
+
+
+def test_interrupted_half_way_all_is_as_it_was(namespace):
+    apply(namespace.host, ANOTHER)
+    was = namespace.rules(), namespace.routing()
+    with pytest.raises(KeyboardInterrupt):
+        apply(
+            InterruptedAt(
+                *namespace_of(namespace),
+                "ISTIO_OUTPUT_DNS -p udp --sport 15053 -m owner --uid-owner 1337",
+            ),
+            FULL,
+        )
+    assert (namespace.rules(), namespace.routing()) == was
+
+
+def test_while_rules_are_replaced_nothing_passes(namespace):
+    """Seen from within: the guard stands before the first table changes, and is gone in the end."""
+    seen: list[str] = []
+
+    @dataclass(frozen=True, slots=True)
+    class Watched(Host):
+        def run(self, command: tuple[str, ...], stdin: str = "") -> str:
+            if command[0] == "iptables-restore" and "-X ISTIO_OUTPUT\n" in stdin:
+                seen.append(namespace.sh("iptables-save -t filter"))
+            return Host.run(self, command, stdin)
+
+    apply(namespace.host, SIDECAR)
+    apply(Watched(*namespace_of(namespace)), replace(SIDECAR, outbound_cidrs=()))
+    [during] = seen
+    for chain in ("INPUT", "FORWARD", "OUTPUT"):
+        assert f"-A {chain} -j WINDWARD_GUARD" in during
+    assert "-A WINDWARD_GUARD -p tcp -j DROP" in during
+    assert "WINDWARD" not in namespace.rules()
+
+
+def test_ipv6_that_is_switched_off_is_said_before_anything(namespace):
+    namespace.sh("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6")
+    before = namespace.rules()
+    with pytest.raises(NetfilterError, match=r"IPv6 is switched off here.*--ipv6 off"):
+        apply(namespace.host, FULL)
+    assert namespace.rules() == before
+
+
+def test_comments_of_others_in_any_bytes_do_no_harm(namespace):
+    namespace.sh("iptables -A INPUT -m comment --comment \"$(printf 'caf\\351')\" -j ACCEPT")
+    apply(namespace.host, SIDECAR)
+    assert check(namespace.host, SIDECAR) == []
+    clean(namespace.host, SIDECAR)
+
+
+def namespace_of(namespace: Namespace) -> tuple[tuple[str, ...], Path]:
+    return namespace.host.enter, namespace.host.namespace
 
 
 def test_rules_that_another_tool_loaded_are_ours_and_its_own_are_not(namespace):

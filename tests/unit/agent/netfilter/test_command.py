@@ -10,6 +10,7 @@ import pytest
 
 from services.agent.netfilter.command import main
 from services.agent.netfilter.options import FLAGS
+from tests.unit.agent.netfilter.conftest import Namespace
 
 SIDECAR = ("-b", "*", "-i", "*", "--ipv6", "off")
 
@@ -60,14 +61,7 @@ def test_a_dry_run_prints_exactly_what_apply_loads(namespace):
     loaded = namespace.rules(), namespace.routing()
     assert process("clean", enter=enter).returncode == 0
     assert namespace.rules() != loaded[0]
-    for section in out.split("# ")[1:]:
-        head, _, text = section.partition("\n")
-        rules = "".join(line + "\n" for line in text.splitlines() if not line.startswith("ip "))
-        namespace.sh(head.partition(": ")[2], rules)
-    namespace.sh("ip -6 addr add ::6/128 dev lo")
-    for line in out.splitlines():
-        if line.startswith("ip ") and " addr " not in line:
-            namespace.sh(line)
+    carry_out(namespace, out)
     assert sorted(namespace.rules().splitlines()) == sorted(loaded[0].splitlines())
     assert namespace.routing() == loaded[1]
     assert process("check", *flags, enter=enter).returncode == 0
@@ -123,10 +117,25 @@ def test_bad_flags_are_one_line_and_status_2():
     assert err == "windward-agent netfilter: -b: '80;reboot' is not a number\n"
 
 
-def test_a_dry_clean_is_refused_with_what_to_do():
-    status, _, err = run("clean", "--dry-run", "--ipv6", "off")
-    assert status == 2
-    assert "see `check`" in err
+@pytest.mark.root
+def test_a_dry_clean_prints_what_undoes_a_dry_apply(namespace):
+    flags = ("-b", "*", "-i", "*", "--ipv6", "on", "-m", "TPROXY", "-c", "eth9", "-k", "tap0")
+    before = namespace.rules(), namespace.routing()
+    for action in ("apply", "clean"):
+        _, out, _ = run(action, "--dry-run", *flags)
+        carry_out(namespace, out)
+        assert ((namespace.rules(), namespace.routing()) == before) is (action == "clean")
+
+
+def carry_out(namespace: Namespace, printed: str) -> None:
+    """What a dry run prints, done by hand."""
+    for section in printed.split("# ")[1:]:
+        head, _, text = section.partition("\n")
+        rules = "".join(line + "\n" for line in text.splitlines() if not line.startswith("ip "))
+        namespace.sh(head.partition(": ")[2], rules)
+    for line in printed.splitlines():
+        if line.startswith("ip "):
+            namespace.sh(line)
 
 
 @pytest.mark.parametrize(
