@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.shop import ROOT, Shop, until
+from tests.unit.agent.dns.resolver import addresses, resolver
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -72,6 +75,9 @@ class Vm:
     async def running(self) -> AsyncIterator[None]:
         """Up, with its application."""
         link = f"{self._bridge[:-2]}vm"
+        own = Path("/etc/netns") / self.name  # what `ip netns exec` shows as the namespace's /etc
+        own.mkdir(parents=True)
+        (own / "resolv.conf").write_text(f"search example.org\nnameserver {self._gateway}\n")
         ip(f"netns add {self.name}")
         try:
             ip(f"link add {link} type veth peer name eth0 netns {self.name}")
@@ -88,6 +94,7 @@ class Vm:
                 await app.wait()
         finally:
             ip(f"netns del {self.name}")
+            shutil.rmtree(own)
 
     async def start(self, *command: str, **environment: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -112,6 +119,11 @@ async def curl(namespace: str, host: str, address: str, path: str = "/") -> str:
     url = f"http://{address}:9080{path}"
     enter = ("ip", "netns", "exec", namespace)
     return await said(*enter, "curl", "-sf", "-m", "5", "-H", f"Host: {host}", url)
+
+
+async def metrics(vm: Vm, ports: Path) -> str:
+    url = f"http://{vm.address}:{json.loads(ports.read_bytes())['status']}/metrics"
+    return await said("ip", "netns", "exec", vm.name, "curl", "-sf", "-m", "5", url)
 
 
 async def onboarded(shop: Shop, folder: Path) -> Path:
@@ -141,10 +153,14 @@ async def test_a_machine_joins_is_called_calls_is_probed_and_leaves(shop: Shop, 
     async def unhealthy() -> bool:
         return await health() == "UNHEALTHY"
 
-    async with vm.running():
+    others = resolver(addresses("192.0.2.7"), shop.mesh.plan.control_address, 53)
+    async with vm.running(), others as asked:
         folder = await onboarded(shop, tmp_path)
+        ports = tmp_path / "ports.json"
         sidecar = await vm.start(
-            str(folder / "start.sh"), WINDWARD_AGENT=str(ROOT / ".venv/bin/windward-agent")
+            str(folder / "start.sh"),
+            *("--ports-file", str(ports)),
+            WINDWARD_AGENT=str(ROOT / ".venv/bin/windward-agent"),
         )
         try:
             await until(unhealthy, "it is registered, and its application fails the probe")
@@ -155,6 +171,12 @@ async def test_a_machine_joins_is_called_calls_is_probed_and_leaves(shop: Shop, 
             ratings = "ratings.bookshop.svc.cluster.local"
             answer = await curl(vm.name, ratings, "240.240.0.13", "/ratings/1")
             assert "spiffe://cluster.local/ns/bookshop/sa/legacy" in answer
+            resolved = await said("ip", "netns", "exec", vm.name, "getent", "ahostsv4", "a.test.")
+            assert resolved.startswith("192.0.2.7")
+            counted = await metrics(vm, ports)
+            passed_on = r'^windward_agent_dns_requests_total\{answered="upstream"\} [1-9]'
+            assert re.search(passed_on, counted, re.MULTILINE)
+            assert asked.asked[-1][0].q.qname == "a.test."
             vm.healthy.unlink()
             await until(unhealthy, "its application fails again")
         finally:

@@ -41,9 +41,11 @@ class Resolver(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def resolver(answering: Answering) -> AsyncIterator[Resolver]:
+async def resolver(
+    answering: Answering, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Resolver]:
     made = Resolver(answering)
-    server = await asyncio.start_server(made.stream, "127.0.0.1", 0)
+    server = await asyncio.start_server(made.stream, host, port)
     made.address = server.sockets[0].getsockname()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: made, local_addr=made.address)
