@@ -2,8 +2,8 @@
 
     service, endpoints, virtual addresses -> Resource(NAME_TABLE, host, ...), or None: the name is left to other resolvers
 
-Addresses are the service's own; else the virtual ones that were allocated to it; else those of its endpoints, as for a
-headless service. Hosts that Envoy itself resolves and that have none of these stay what they are to everybody else.
+Addresses are the service's own; else the virtual ones that were allocated to it; else, of a headless service, those of its
+endpoints. Hosts that have none of these stay what they are to everybody else.
 Source: Istio's pkg/dns/server/name_table.go (BuildNameTable); wire: proto/istio/networking/nds/v1/nds.proto.
 """
 
@@ -16,6 +16,7 @@ from services.pilot.envoy.common import resource
 from services.pilot.model.service import Endpoint, Service
 from windward.api.istio.networking.nds.v1 import nds_pb2
 from windward.config.hosts import is_ip
+from windward.config.service_entry import Resolution
 from windward.xds.resource import NAME_TABLE, Resource
 
 MOST_ADDRESSES: Final = 1000
@@ -27,7 +28,7 @@ def name_table(
 ) -> Resource | None:
     """The name table of a host. ``vips``: ``Vips.addresses(host)``, where virtual addresses are in use."""
     addresses = [address for address in service.addresses if is_ip(address)] or vips
-    if not addresses:
+    if not addresses and is_headless(service):
         addresses = _endpoint_addresses(endpoints)
     if not addresses:
         return None
@@ -39,6 +40,11 @@ def name_table(
     if labels[1:3] == [service.namespace, "svc"] and len(labels) > 3:
         entry.shortname, entry.namespace = labels[0], service.namespace
     return resource(NAME_TABLE, service.host, made, (service.origin,))
+
+
+def is_headless(service: Service) -> bool:
+    """Whether its name stands for its endpoints: connections go where they were meant to, past any choice of Envoy's."""
+    return not service.addresses and service.resolution is Resolution.NONE
 
 
 def _endpoint_addresses(endpoints: Iterable[Endpoint]) -> list[str]:

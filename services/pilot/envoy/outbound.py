@@ -15,6 +15,7 @@ from services.pilot.envoy import cluster, listener, names, selection, virtual_ho
 from services.pilot.envoy.common import resource
 from services.pilot.envoy.endpoint import load_assignment
 from services.pilot.envoy.memo import Memo
+from services.pilot.envoy.name_table import is_headless, name_table
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.route import RouteContext, cluster_name
 from services.pilot.envoy.virtual_host import HostRoutes, Viewer
@@ -75,7 +76,7 @@ class HostPart:
     rule: selection.MergedRule | None = None
     route: Route | None = None
     resources: tuple[Resource, ...] = ()
-    """Clusters and load assignments."""
+    """Clusters and load assignments, and its name table."""
     http: tuple[tuple[int, HostRoutes], ...] = ()
     """(port, virtual host)."""
     tcp: tuple[TcpListener, ...] = ()
@@ -107,6 +108,7 @@ class HostBuilder:
         resources = self._destinations(service, rule)
         if self.scope.shape is Shape.ROUTER or not seen:
             return self._shared(host, HostPart(rule, None, resources))
+        resources = self._named(service, resources)
         route = selection.mesh_virtual_service(
             self.snapshot.routes.candidates(host), host, self.scope.namespace
         )
@@ -130,6 +132,8 @@ class HostBuilder:
         """The part when nothing but the host's endpoints changed."""
         service = self.snapshot.services[host]
         resources = self._destinations(service, before.rule)
+        if self.scope.shape is not Shape.ROUTER and self.scope.sees(service):
+            resources = self._named(service, resources)
         part = HostPart(
             before.rule, before.route, resources, before.http, before.tcp, before.refers
         )
@@ -154,6 +158,18 @@ class HostBuilder:
                 candidates, service.host, service.namespace, self.scope.namespace
             ),
         )
+
+    def _named(self, service: Service, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
+        """With the host's name table, where the proxies' agents answer for it: where its traffic is intercepted."""
+        if self.scope.shape is not Shape.INTERCEPTED:
+            return resources
+        endpoints = self.snapshot.endpoints.get(service.host, ()) if is_headless(service) else ()
+        table = self.memo.get(
+            service.host, "names", (service, endpoints), lambda: name_table(service, endpoints)
+        )
+        if table is None:
+            return resources
+        return self.memo.get(service.host, "named", (resources, table), lambda: (*resources, table))
 
     def _destinations(
         self, service: Service, rule: selection.MergedRule | None

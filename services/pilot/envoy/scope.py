@@ -30,7 +30,7 @@ from windward.xds import resource as xds
 from windward.xds.resource import Resource
 
 Resources = dict[str, dict[str, Resource]]
-TYPES = (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER, xds.ROUTE, xds.EXTENSION)
+TYPES = (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER, xds.ROUTE, xds.EXTENSION, xds.NAME_TABLE)
 ONE_CONFIGURATION = 0
 """The place of the HTTP proxy's routes among those of ports."""
 

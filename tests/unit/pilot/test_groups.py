@@ -14,6 +14,7 @@ from tests.unit.pilot.mesh import (
     change,
     direct,
     make,
+    router,
     service_entry,
     sidecar,
     workload,
@@ -144,6 +145,24 @@ async def test_an_endpoint_changes_one_resource(mesh):
     await mesh.change(workloads=[workload(address="127.7.0.3")])
     assert differing(old.by_type, view.current.by_type) == [(xds.ENDPOINT, NAME)]
     assert view.current.changed_since(old.version) == {xds.ENDPOINT: {NAME}}
+
+
+async def test_intercepted_sidecars_have_the_names_of_what_they_see(mesh):
+    host = "reviews.shop.svc.cluster.local"
+    own = service_entry("secret", addresses=["10.0.0.9"], namespace="vault", exportTo=["."])
+    await mesh.change(service_entry(addresses=["10.0.0.1"]), own)
+    view, gateway = await mesh.watch(sidecar()), await mesh.watch(router())
+    loopback = await mesh.watch(direct("127.7.0.2"))
+    assert set(view.current.names(xds.NAME_TABLE)) == {host}
+    assert not gateway.current.names(xds.NAME_TABLE)
+    assert not loopback.current.names(xds.NAME_TABLE)
+    old = view.current
+    await mesh.change(service_entry(addresses=["10.0.0.2"]))
+    table = view.current.get(xds.NAME_TABLE, host)
+    assert b"10.0.0.2" in table.body
+    assert host in view.current.changed_since(old.version)[xds.NAME_TABLE]
+    await mesh.change(workloads=[workload()])
+    assert view.current.get(xds.NAME_TABLE, host) is table
 
 
 async def test_a_sidecar_moves_a_proxy_to_another_scope_and_back(mesh):

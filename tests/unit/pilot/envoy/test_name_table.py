@@ -46,21 +46,25 @@ def test_then_the_virtual_ones():
     assert entry(a_service(), [endpoint("10.9.9.9")], given).ips == list(given)
 
 
-def test_then_those_of_the_endpoints_that_are_up_in_a_fixed_order():
+HEADLESS = a_service(resolution=Resolution.NONE)
+
+
+def test_then_those_of_a_headless_services_endpoints_that_are_up_in_a_fixed_order():
     endpoints = [endpoint("10.0.0.3"), endpoint("10.0.0.2", healthy=False), endpoint("10.0.0.1")]
-    assert entry(a_service(), endpoints).ips == ["10.0.0.1", "10.0.0.3"]
-    assert name_table(a_service(), endpoints) == name_table(a_service(), endpoints[::-1])
+    assert entry(HEADLESS, endpoints).ips == ["10.0.0.1", "10.0.0.3"]
+    assert name_table(HEADLESS, endpoints) == name_table(HEADLESS, endpoints[::-1])
     down = [endpoint("10.0.0.2", healthy=False)]
-    assert entry(a_service(), down).ips == ["10.0.0.2"]
+    assert entry(HEADLESS, down).ips == ["10.0.0.2"]
 
 
 @pytest.mark.parametrize(
     ("service", "endpoints"),
     [
-        (a_service(), []),
+        (a_service(), [endpoint("10.0.0.1")]),
+        (HEADLESS, []),
         (a_service(resolution=Resolution.DNS), [endpoint("db.elsewhere.example.com")]),
         (a_service(addresses=("10.0.0.0/8",)), []),
-        (a_service(), [endpoint("unix:///run/db.sock")]),
+        (HEADLESS, [endpoint("unix:///run/db.sock")]),
     ],
 )
 def test_without_an_address_the_name_is_somebody_elses(service, endpoints):
@@ -69,7 +73,7 @@ def test_without_an_address_the_name_is_somebody_elses(service, endpoints):
 
 def test_more_addresses_than_an_answer_holds_are_left_out():
     many = [endpoint(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}") for n in range(1500)]
-    assert len(entry(a_service(), many).ips) == MOST_ADDRESSES
+    assert len(entry(HEADLESS, many).ips) == MOST_ADDRESSES
 
 
 @pytest.mark.parametrize(
