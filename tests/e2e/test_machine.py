@@ -25,14 +25,13 @@ pytestmark = [
 ]
 
 HOST = "legacy.bookshop.svc.cluster.local"
-ADDRESS = "240.240.0.99"
 CONFIGURATION = f"""
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: legacy, namespace: bookshop}}
 spec:
   hosts: [{HOST}]
-  addresses: [{ADDRESS}]
+  addresses: [240.240.0.99]
   location: MESH_INTERNAL
   resolution: STATIC
   ports: [{{number: 9080, name: http, protocol: HTTP}}]
@@ -114,11 +113,9 @@ async def said(*command: str, **environment: str) -> str:
     return out.decode()
 
 
-async def curl(namespace: str, host: str, address: str, path: str = "/") -> str:
-    """A request from an application's place; empty when it fails."""
-    url = f"http://{address}:9080{path}"
-    enter = ("ip", "netns", "exec", namespace)
-    return await said(*enter, "curl", "-sf", "-m", "5", "-H", f"Host: {host}", url)
+async def curl(namespace: str, url: str) -> str:
+    """A request from an application's place, by name; empty when it fails."""
+    return await said("ip", "netns", "exec", namespace, "curl", "-sf", "-m", "5", url)
 
 
 async def metrics(vm: Vm, ports: Path) -> str:
@@ -166,10 +163,9 @@ async def test_a_machine_joins_is_called_calls_is_probed_and_leaves(shop: Shop, 
             await until(unhealthy, "it is registered, and its application fails the probe")
             vm.healthy.touch()
             await until(healthy, "its application succeeds")
-            seen = json.loads(await curl(caller, HOST, ADDRESS))
+            seen = json.loads(await curl(caller, "http://legacy:9080/"))
             assert "/sa/storefront" in seen["x-forwarded-client-cert"]
-            ratings = "ratings.bookshop.svc.cluster.local"
-            answer = await curl(vm.name, ratings, "240.240.0.13", "/ratings/1")
+            answer = await curl(vm.name, "http://ratings.bookshop:9080/ratings/1")
             assert "spiffe://cluster.local/ns/bookshop/sa/legacy" in answer
             resolved = await said("ip", "netns", "exec", vm.name, "getent", "ahostsv4", "a.test.")
             assert resolved.startswith("192.0.2.7")

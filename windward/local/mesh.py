@@ -231,8 +231,7 @@ class Mesh:
                 )
 
     async def _start_workload(self, workload: topology.Workload) -> None:
-        hosts = self._hosts_file(workload.name)
-        app = self.specs.application(workload, hosts)
+        app = self.specs.application(workload)
         child = Child(app)
         self.parts[app.name] = Part(app.name, "application", "", State.READY, child)
         await child.start()
@@ -302,16 +301,6 @@ class Mesh:
         )
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
-
-    def _hosts_file(self, name: str) -> Path | None:
-        """The workload's own /etc/hosts: service names to their virtual addresses."""
-        if self.mode is Mode.LOOPBACK:
-            return None
-        lines = ["127.0.0.1 localhost", *topology.host_lines(self.topology_file, self.topology)]
-        path = self._state(name) / "hosts"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
-        path.write_text("\n".join(lines) + "\n")
-        return path
 
     async def _open_gateway(self) -> None:
         gateway = self.topology.gateway

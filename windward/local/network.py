@@ -78,12 +78,17 @@ async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
 
 
 def intercept(namespace: str, control_address: str) -> None:
-    """Send all traffic of a namespace through its Envoy, but for what goes to the control plane. Raises LocalMeshError."""
+    """Send all traffic of a namespace through its Envoy, but for what goes to the control plane, and its DNS to its agent.
+
+    Raises LocalMeshError.
+    """
     wanted = Interception(
         inbound_ports=ALL,
         inbound_ports_exclude=AGENT_PORTS,
         outbound_cidrs=ALL,
         outbound_cidrs_exclude=(f"{control_address}/32",),
+        redirect_dns=True,
+        capture_all_dns=True,
     )
     try:
         apply(Host(("ip", "netns", "exec", namespace), NETNS_FOLDER / namespace), wanted)

@@ -115,7 +115,7 @@ class Parts:
             },
         )
 
-    def application(self, workload: Workload, hosts: Path | None) -> ChildSpec:
+    def application(self, workload: Workload) -> ChildSpec:
         place = self.plan.place(workload.name)
         environment = {
             **workload.environment,
@@ -130,7 +130,6 @@ class Parts:
             log=self.log(f"{workload.name}-app"),
             environment=environment,
             namespace=place.namespace,
-            hosts=hosts,
         )
 
     def sidecar(self, workload: Workload) -> ChildSpec:
@@ -138,6 +137,8 @@ class Parts:
         place = self.plan.place(workload.name)
         if self.plan.mode is Mode.LOOPBACK:
             extra["--app-address"] = place.app_address
+        else:
+            extra["--dns-capture"] = "true"
         return self._agent(workload.name, workload.namespace, workload.service_account, extra)
 
     def gateway(self, gateway: Gateway) -> ChildSpec:

@@ -74,29 +74,3 @@ def config_files(path: Path, topology: Topology) -> tuple[Path, ...]:
         return ()
     folder = path.parent / topology.config
     return tuple(sorted(folder.glob("*.yaml")))
-
-
-def host_lines(path: Path, topology: Topology) -> tuple[str, ...]:
-    """Lines of /etc/hosts for the mesh's services: virtual address, then every name that a workload may use.
-
-    Needed until the agent answers DNS itself.
-    """
-    import yaml
-
-    lines = []
-    for file in config_files(path, topology):
-        for document in yaml.safe_load_all(file.read_text()):
-            if not document or document.get("kind") != "ServiceEntry":
-                continue
-            spec = document["spec"]
-            for host, address in zip(spec["hosts"], spec.get("addresses", ()), strict=False):
-                lines.append(f"{address} {' '.join(host_aliases(host))}")
-    return tuple(lines)
-
-
-def host_aliases(host: str) -> tuple[str, ...]:
-    """``reviews.bookshop.svc.cluster.local`` and its shorter forms, as a cluster's search domains would allow."""
-    labels = host.split(".")
-    if len(labels) < 3 or labels[2] != "svc":
-        return (host,)
-    return (host, ".".join(labels[:3]), ".".join(labels[:2]), labels[0])

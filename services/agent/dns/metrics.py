@@ -11,7 +11,7 @@ class DnsMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "windward_agent_dns_requests",
-            "DNS queries, by who answers: own (the mesh's names), upstream, refused (malformed, or over a limit)",
+            "DNS queries, by who answers: own (the mesh's names), upstream, refused (malformed, too many, too early)",
             ["answered"],
             registry=registry,
         )

@@ -73,7 +73,7 @@ class DnsProxy:
         if self._upstream.sent(peer):
             self.metrics.loops.inc()
             return message.failure(query, message.REFUSED)
-        if self._upstream.full:
+        if self._upstream.full or (found is None and self._table.may_come(query.name)):
             self.metrics.refused.inc()
             return message.failure(query, message.SERVFAIL)
         return self._passed_on(data, query, began, stream=stream, ours=found is not None)

@@ -80,6 +80,7 @@ class NameTable:
         self._contested: dict[bytes, list[Entry]] = {}
         self._held: dict[str, tuple[bytes, ...]] = {}
         self._wildcards = 0
+        self._loaded = False
 
     def __len__(self) -> int:
         """How many names stand in it, variants not counted."""
@@ -96,6 +97,7 @@ class NameTable:
         O(names of these resources). Of several claims to one name a host's own goes before an alias, then the
         resource's name decides, whatever came first.
         """
+        self._loaded = True
         problems: list[str] = []
         read: dict[str, list[tuple[bytes, Entry]]] = {}
         for resource, data in upserts.items():
@@ -133,6 +135,13 @@ class NameTable:
             if found is not None:
                 return Found(found, base)
         return None
+
+    def may_come(self, name: bytes) -> bool:
+        """Whether a name looks like one of the mesh's, and no table has come yet: nobody else should deny it."""
+        if self._loaded:
+            return False
+        short = len(_starts(name)) == 1
+        return short or name.endswith((b"\x03svc" + self._domain, SVC))
 
     def _exact(self, name: bytes, starts: Sequence[int]) -> Entry | None:
         found = self._names.get(name)

@@ -238,6 +238,19 @@ async def test_a_question_of_its_own_that_comes_back_is_not_asked_again():
     assert sample(proxy.metrics.loops) == 2
 
 
+async def test_before_any_name_table_a_name_like_the_meshs_is_a_passing_failure():
+    async with resolver(failing(RCODE.NXDOMAIN)) as server:
+        proxy = a_proxy(server.address)
+        proxy._table = NameTable(namespace="shop", domain="cluster.local")
+        async with listening(proxy) as port:
+            reply = await over_udp(question("reviews"), port)
+            assert reply.header.rcode == RCODE.SERVFAIL
+            assert server.asked == []
+            proxy._table.apply({}, ())
+            reply = await over_udp(question("reviews"), port)
+            assert reply.header.rcode == RCODE.NXDOMAIN
+
+
 async def test_localhost_is_both_families():
     async with listening(a_proxy(), "localhost") as port:
         for host in ("127.0.0.1", "::1"):

@@ -187,6 +187,20 @@ def test_one_resource_may_hold_many_hosts():
     assert [name for name, _ in names] == ["h1.com"]
 
 
+def test_before_any_table_names_like_the_meshs_may_still_come():
+    names = table()
+    for name, may in [
+        ("reviews", True),
+        ("reviews.shop.svc", True),
+        ("reviews.shop.svc.cluster.local", True),
+        ("reviews.shop", False),
+        ("www.example.com", False),
+    ]:
+        assert names.may_come(message.wire_name(name)) == may
+    names.apply({}, ())
+    assert not names.may_come(message.wire_name("reviews"))
+
+
 def test_ten_thousand_names():
     names = table()
     names.apply(
