@@ -182,8 +182,9 @@ class _Change:
             tables.discard("filter")
         for table in sorted(tables):
             text = replacement(table, layer.own.get(table, NOTHING), layer.rules)
-            layer.backend.restore(text)
+            # Noted first: undoing looks at what is there, so it does no harm if this fails.
             self.done_tables.append((layer, table))
+            layer.backend.restore(text)
 
     def _route(self, command: tuple[str, ...], undo: tuple[str, ...]) -> None:
         self.host.run(command)

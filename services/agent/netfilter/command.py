@@ -128,7 +128,8 @@ def _for_this_machine(asked: Options, host: Host) -> tuple[Interception, list[st
     if wanted.capture_all_dns and not wanted.redirect_dns:
         notes.append("--capture-all-dns does nothing without --redirect-dns")
     outbound = wanted.outbound_cidrs or wanted.outbound_ports
-    if asked.action == "apply" and not wanted.inbound_ports and not outbound:
+    applies = asked.action == "apply" and not asked.skip_apply
+    if applies and not wanted.inbound_ports and not outbound:
         notes.append(
             "nothing is captured: -b '*' captures all inbound traffic, -i '*' all outbound"
         )

@@ -1,7 +1,7 @@
 """The machine: commands run on it, what we may do there, and which of its two iptables is in use.
 
 ``iptables-nft`` and ``iptables-legacy`` keep separate rules, and the kernel obeys both: rules in the one that is not
-looked at are the classic trap (istio issue 18014).
+looked at are the classic trap.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from services.agent.netfilter.state import OWN_CHAINS, Chains, parse_save
 Kind = Literal["nft", "legacy"]
 KINDS: tuple[Kind, ...] = ("nft", "legacy")
 TIMEOUT_S = 60
+MOST_SAID = 300
 LOCK_WAIT_S = 30
 CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
 """Bits of linux/capability.h. NET_RAW: iptables-legacy talks to the kernel by a raw socket."""
@@ -77,8 +78,9 @@ class Host:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CommandError(f"`{' '.join(command)}`: {error}") from error
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
-            raise CommandError(f"`{' '.join(command)}`: {said[0]}")
+            # iptables says where on the second line.
+            said = " ".join((done.stderr or done.stdout).split())[:MOST_SAID]
+            raise CommandError(f"`{' '.join(command)}`: {said or f'exit {done.returncode}'}")
         return done.stdout
 
 
@@ -179,7 +181,9 @@ def choose(saved: Mapping[Kind, dict[str, Chains]], forced: Kind | None) -> Kind
 
 
 def read_all(found: Mapping[Kind, Backend]) -> dict[Kind, dict[str, Chains]]:
-    """What is loaded in each. A kernel that has only one of the two has nothing in the other; with neither, it is said why."""
+    """What is loaded in each. A kernel that has only one of the two has nothing in the other; with neither, or without the
+    right to look, it is said why.
+    """
     saved: dict[Kind, dict[str, Chains]] = {}
     failed: list[CommandError] = []
     for kind, backend in found.items():
@@ -188,8 +192,9 @@ def read_all(found: Mapping[Kind, Backend]) -> dict[Kind, dict[str, Chains]]:
         except CommandError as error:
             failed.append(error)
             saved[kind] = {}
-    if failed and len(failed) == len(found):
-        raise failed[0]
+    denied = [error for error in failed if "ermission denied" in str(error)]
+    if denied or (failed and len(failed) == len(found)):
+        raise CommandError(f"what is loaded cannot be read: {(denied or failed)[0]}; {HOW_TO_MAY}")
     return saved
 
 

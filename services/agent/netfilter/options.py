@@ -1,8 +1,8 @@
 """Flags and environment -> Interception, and how to go about it. Flags win over the environment.
 
 Names and defaults are Istio's (istio tools/istio-iptables/pkg/cmd/root.go, pkg/constants), so that what calls
-``istio-iptables`` today can call this. Each flag may also stand in the environment, in capitals and with ``_`` for
-``-``, but ``--envoy-port``: Kubernetes sets such variables for services.
+``istio-iptables`` today can call this. Each of Istio's flags may also stand in the environment, in capitals and with ``_``
+for ``-``, but ``--envoy-port``: Kubernetes sets such variables for services.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ SWITCHES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("run-validation", "false", (), "then connect through the rules; exit 126 when that fails"),
     ("native-nftables", "false", (), "refused: the rules are loaded by iptables, -nft or -legacy"),
 )
+FLAG_ONLY = ("envoy-port", "dns-servers", "ipv6")
+"""Variables of these names would mean something else to others."""
 ENVIRONMENT = {
     "ISTIO_OUTBOUND_OWNER_GROUPS": "groups whose outbound traffic is captured, names or numbers (default: *)",
     "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE": "groups whose outbound traffic is not captured (default: none)",
@@ -120,10 +122,11 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog=PROGRAM,
+        usage=f"{PROGRAM} apply|check|clean [flags]",
         description="Send a workload's traffic through its Envoy: set the kernel's rules, compare them, take them away.",
         epilog="In the environment only: "
         + "; ".join(f"{name}: {text}" for name, text in ENVIRONMENT.items())
-        + ". Every flag but --envoy-port may stand there too, as ISTIO_INBOUND_PORTS=...",
+        + f". Every flag but {', '.join(f'--{name}' for name in FLAG_ONLY)} may stand there too, as ISTIO_INBOUND_PORTS=...",
         allow_abbrev=False,
     )
     made.add_argument(
@@ -242,7 +245,7 @@ def _upper(name: str) -> str:
 
 
 def _variables(name: str) -> tuple[str, ...]:
-    return () if name == "envoy-port" else (_upper(name),)
+    return () if name in FLAG_ONLY else (_upper(name),)
 
 
 def _first(

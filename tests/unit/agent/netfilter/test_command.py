@@ -111,6 +111,15 @@ def test_without_rights_it_says_so_before_anything(namespace, action):
     assert namespace.rules() == before
 
 
+@pytest.mark.root
+def test_rights_over_nothing_are_said_too():
+    """In a user namespace root has every capability, but none over the machine's network."""
+    done = process("check", "--ipv6", "off", enter=("unshare", "--user", "--map-root-user"))
+    assert done.returncode == 1
+    assert "what is loaded cannot be read" in done.stderr
+    assert "--cap-add NET_ADMIN" in done.stderr
+
+
 def test_bad_flags_are_one_line_and_status_2():
     status, out, err = run("apply", "-b", "80;reboot")
     assert (status, out) == (2, "")
@@ -189,6 +198,7 @@ def test_validation_goes_through_the_rules(namespace):
     )
     assert unruled.returncode == 126
     assert "did not come to Envoy's ports within 0.2 s (Connection refused)" in unruled.stderr
+    assert "note" not in unruled.stderr
     ruled = process("apply", "--run-validation", "-b", "*", "-i", "*", "--ipv6", "on", enter=enter)
     assert (ruled.returncode, ruled.stderr) == (0, "")
     assert ruled.stdout.endswith(

@@ -62,6 +62,10 @@ def test_a_missing_ip_is_said_only_where_it_is_needed(monkeypatch):
 def test_a_command_that_fails_tells_what_it_said():
     with pytest.raises(CommandError, match=r"`sh -c .*`: no such thing"):
         Host().run(("sh", "-c", "echo no such thing >&2; exit 3"))
+    with pytest.raises(CommandError, match="restore: line 7: failed"):
+        Host().run(("sh", "-c", "printf 'restore:\\nline 7: failed\\n' >&2; exit 1"))
+    with pytest.raises(CommandError, match="exit 4"):
+        Host().run(("sh", "-c", "exit 4"))
     with pytest.raises(CommandError, match="No such file"):
         Host().run(("/nonexistent/iptables",))
 

@@ -59,8 +59,8 @@ def test_flags_win_over_the_environment():
     assert wanted("-b", "81", ISTIO_INBOUND_PORTS="80").inbound_ports == (81,)
 
 
-def test_envoys_port_is_not_read_from_what_kubernetes_sets_for_a_service():
-    assert wanted(ENVOY_PORT="tcp://10.0.0.1:80").outbound_port == 15001
+def test_variables_that_mean_something_else_to_others_are_not_read():
+    assert wanted(ENVOY_PORT="tcp://10.0.0.1:80", IPV6="yes", DNS_SERVERS="x") == wanted()
 
 
 @pytest.mark.parametrize(
