@@ -45,6 +45,7 @@ def group_key(proxy: Proxy) -> Hashable:
         proxy.interception,
         proxy.app_address,
         proxy.identity,
+        proxy.vips,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service
 from services.pilot.model.sidecar_scope import Sidecars
+from services.pilot.model.vips import Vips
 from windward.config.destination_rule import DestinationRule
 from windward.config.gateway import Gateway
 from windward.config.object import ConfigObject
@@ -35,6 +36,8 @@ class MeshSnapshot:
     """Host -> everything behind it."""
     hosts_at: Mapping[Address, tuple[str, ...]] = field(default_factory=dict)
     """Workload -> hosts that it is behind, in order of their names."""
+    vips: Vips = field(default_factory=Vips)
+    """Addresses of services that were given none, for the proxies that resolve names by the mesh's DNS."""
     rules: HostIndex[ConfigObject[DestinationRule]] = field(default_factory=HostIndex)
     routes: HostIndex[ConfigObject[VirtualService]] = field(default_factory=HostIndex)
     gateway_routes: tuple[ConfigObject[VirtualService], ...] = ()

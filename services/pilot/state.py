@@ -9,13 +9,17 @@ about, it is what a fresh state makes of the same objects and workloads.
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service, labels_match
 from services.pilot.model.sidecar_scope import Sidecars
+from services.pilot.model.vips import Vips, wants_vip
 from services.pilot.registry.liveness import WorkloadKey
 from services.pilot.registry.mesh import (
     age_order,
@@ -102,6 +106,8 @@ class MeshState:
         self._claims: dict[str, list[tuple[Any, ConfigObject[ServiceEntry]]]] = {}
         self._workloads: dict[WorkloadKey, Endpoint] = {}
         self._candidates = Candidates()
+        self._given: Counter[str] = Counter()
+        """Addresses that users gave to services -> how many have them."""
         self._label_users: set[ObjectKey] = set()
 
     @property
@@ -122,7 +128,7 @@ class MeshState:
             gone = kind.pop(key, None)
             if come is not None:
                 kind[key] = come
-            if gone is not come:
+            if gone != come:
                 pairs.setdefault(key.kind, []).append((gone, come))
         touched = self._claim(pairs.get("ServiceEntry", ()))
         for gone, come in pairs.get("WorkloadEntry", ()):
@@ -196,15 +202,42 @@ class MeshState:
                 addresses |= _differing(had, found)
                 _move(hosts_at, host, set(map(_place, had)), set(map(_place, found)))
             _put(endpoints, host, found if service is not None else None)
+        vips = self._vips(before, services, touched)
         delta = Delta(
-            services=frozenset(changed_services),
+            services=frozenset(changed_services) | vips.moved,
             endpoints=frozenset(changed_endpoints),
             addresses=frozenset(addresses),
         )
         if not delta:
-            return before, delta
-        now = replace(before, services=services, endpoints=endpoints, hosts_at=hosts_at)
+            return replace(before, vips=vips), delta
+        now = replace(before, services=services, endpoints=endpoints, hosts_at=hosts_at, vips=vips)
         return now, delta
+
+    def _vips(
+        self, before: MeshSnapshot, services: Mapping[str, Service], changed: AbstractSet[str]
+    ) -> Vips:
+        """Virtual addresses after these services came, went, changed or aged."""
+        wanted: dict[str, datetime] = {}
+        gone: list[str] = []
+        for host in changed:
+            old, new = before.services.get(host), services.get(host)
+            self._given.subtract(old.addresses if old else ())
+            self._given.update(new.addresses if new else ())
+            if new is not None and wants_vip(new):
+                wanted[host] = age_order(self._claims[host][0][1])[0]
+            else:
+                gone.append(host)
+        named = {
+            address
+            for host in changed
+            for service in (before.services.get(host), services.get(host))
+            for address in (service.addresses if service else ())
+        }
+        pinned = [address for address in sorted(named) if self._given[address] > 0]
+        unpinned = [address for address in sorted(named) if self._given[address] <= 0]
+        for address in unpinned:
+            del self._given[address]
+        return before.vips.changed(wanted, gone, pinned=pinned, unpinned=unpinned)
 
     def _host(self, host: str) -> tuple[Service | None, tuple[Endpoint, ...]]:
         """A host's service, from the oldest entry that claims it, and what is behind it."""

@@ -8,7 +8,7 @@ Source: istio pilot/pkg/networking/core/{cluster,listener,httproute}.go.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from services.pilot.envoy import cluster, listener, names, selection, virtual_host
@@ -56,6 +56,8 @@ class Scope:
     labels: Labels = ()
     """Empty unless routes match by the caller's labels."""
     egress: EgressScope = EVERYTHING
+    vips: bool = False
+    """Whether services without addresses have virtual ones."""
 
     def sees(self, service: Service) -> bool:
         return service.visible_in(self.namespace) and (
@@ -102,6 +104,7 @@ class HostBuilder:
         if service is None or not service.visible_in(self.scope.namespace):
             return None
         seen = self.scope.sees(service)
+        service = self._addressed(service)
         if not seen and not referred:
             return None
         rule = self._rule(service)
@@ -130,7 +133,7 @@ class HostBuilder:
 
     def with_endpoints(self, host: str, before: HostPart) -> HostPart:
         """The part when nothing but the host's endpoints changed."""
-        service = self.snapshot.services[host]
+        service = self._addressed(self.snapshot.services[host])
         resources = self._destinations(service, before.rule)
         if self.scope.shape is not Shape.ROUTER and self.scope.sees(service):
             resources = self._named(service, resources)
@@ -143,6 +146,15 @@ class HostBuilder:
         """One object for all scopes that see the same of a host."""
         inputs = (part.rule, part.route, part.resources, part.http, part.tcp, part.refers)
         return self.memo.get(host, "part", inputs, lambda: part)
+
+    def _addressed(self, service: Service) -> Service:
+        """The service with the virtual addresses that it has in this scope."""
+        vips = self.snapshot.vips.addresses(service.host) if self.scope.vips else ()
+        if not vips or service.addresses:
+            return service
+        return self.memo.get(
+            service.host, "vips", (service, vips), lambda: replace(service, addresses=vips)
+        )
 
     # ---- clusters and endpoints -------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ def scope_of(snapshot: MeshSnapshot, proxy: Proxy) -> Scope:
         snapshot.sidecars.scope(proxy.namespace, labels)
         if proxy.type is ProxyType.SIDECAR
         else EVERYTHING,
+        proxy.vips,
     )
 
 

@@ -38,6 +38,8 @@ class Proxy:
     interception: Interception
     app_address: str
     identity: SpiffeId | None
+    vips: bool = False
+    """Whether its workload resolves names by the mesh's DNS and is given virtual addresses there (Istio's DNS_AUTO_ALLOCATE)."""
 
     @classmethod
     def from_node(
@@ -75,4 +77,10 @@ class Proxy:
             interception=interception,
             app_address=str(metadata.get("APP_ADDRESS", "") or "127.0.0.1"),
             identity=identity,
+            vips=_is_on(metadata, "DNS_CAPTURE") and _is_on(metadata, "DNS_AUTO_ALLOCATE"),
         )
+
+
+def _is_on(metadata: Mapping[str, Any], name: str) -> bool:
+    """Metadata of environment variables are strings."""
+    return str(metadata.get(name, "")).lower() in {"true", "1"}

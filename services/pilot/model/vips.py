@@ -55,7 +55,7 @@ class Vips:
     holders: Mapping[int, str] = field(default_factory=dict)
     rejected: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Offset -> hosts that would have it, were the holder not there: who come back for it when it is free."""
-    moved: frozenset[str] = frozenset()
+    moved: frozenset[str] = field(default=frozenset(), compare=False)
     """Hosts whose addresses differ from those in the value that this one was made from."""
 
     def addresses(self, host: str) -> tuple[str, ...]:

@@ -14,12 +14,14 @@ from tests.unit.pilot.mesh import (
     change,
     direct,
     make,
+    port,
     router,
     service_entry,
     sidecar,
     workload,
 )
 from tests.unit.pilot.watched import Watched, watch
+from windward.api.istio.networking.nds.v1 import nds_pb2
 from windward.identity.spiffe_id import workload_id
 from windward.xds import resource as xds
 
@@ -96,6 +98,7 @@ LOOK_ALIKES = [
     replace(ME, interception=Interception.NONE),
     replace(ME, app_address="127.0.0.66"),
     replace(ME, identity=None),
+    replace(ME, vips=True),
     replace(ME, identity=workload_id("evil.example", "shop", "caller")),
 ]
 
@@ -228,3 +231,38 @@ async def test_a_group_ends_with_its_last_member(mesh):
     second.detach()
     third.detach()
     assert (await mesh.watch(sidecar())).current is not shared
+
+
+async def test_names_of_services_with_virtual_addresses_for_those_who_resolve_by_the_mesh(mesh):
+    await mesh.change(service_entry(), service_entry("db", ports=[port(3306, "TCP", "tcp")]))
+    plain = (await mesh.watch(sidecar())).current
+    assert not plain.names(xds.NAME_TABLE)
+    assert plain.get(xds.LISTENER, "0.0.0.0_3306")
+    view = await mesh.watch(replace(sidecar(), vips=True))
+    db = "db.shop.svc.cluster.local"
+    assert {REVIEWS, db} == set(view.current.names(xds.NAME_TABLE))
+    table = nds_pb2.NameTable.FromString(view.current.get(xds.NAME_TABLE, db).body)
+    v4, v6 = table.table[db].ips
+    assert view.current.get(xds.LISTENER, f"{v4}_3306")
+    assert view.current.get(xds.LISTENER, f"{v6}_3306")
+    assert view.current.get(xds.LISTENER, "0.0.0.0_3306") is None
+    own = service_entry("db", ports=[port(3306, "TCP", "tcp")], addresses=["10.7.7.7"])
+    await mesh.change(own)
+    assert view.current.get(xds.LISTENER, f"{v4}_3306") is None
+    assert view.current.get(xds.LISTENER, "10.7.7.7_3306")
+
+
+async def test_an_address_that_a_user_gave_is_nobody_elses(mesh):
+    await mesh.change(service_entry())
+    view = await mesh.watch(replace(sidecar(), vips=True))
+
+    def addresses():
+        table = nds_pb2.NameTable.FromString(view.current.get(xds.NAME_TABLE, REVIEWS).body)
+        return list(table.table[REVIEWS].ips)
+
+    taken = addresses()
+    other = service_entry("other", addresses=[taken[0]])
+    await mesh.change(other)
+    assert not set(addresses()) & set(taken)
+    await mesh.change(removed=[other.key])
+    assert addresses() == taken

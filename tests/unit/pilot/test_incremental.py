@@ -37,6 +37,7 @@ PROXIES = [
     direct("10.0.0.1", account="reviews", labels={"app": "reviews"}),
     sidecar("10.0.0.3", namespace="other"),
     router(),
+    replace(sidecar("10.0.0.5"), vips=True),
 ]
 
 names = st.sampled_from(NAMES)
