@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,29 +22,23 @@ from services.agent.dns.workload import workload_dns
 from services.agent.environment import settings_environment
 from services.agent.envoy.admin import Admin
 from services.agent.envoy.arguments import CONFIG
-from services.agent.envoy.bootstrap import SOCKET
 from services.agent.envoy.compose import compose, override_text, place
 from services.agent.envoy.drain import Drain
 from services.agent.envoy.process import STDERR, STDOUT, EnvoyProcess, find_envoy
 from services.agent.envoy.proxy_config import BadProxyConfig
 from services.agent.registration import Registration
-from services.agent.sds.server import SecretServer
 from services.agent.settings import Settings
 from services.agent.status.readiness import Readiness
 from services.agent.status.routes import status_routes
 from services.agent.status.wiring import app_probes, merged_metrics
-from services.agent.xds_proxy.pilots import in_random_order
-from services.agent.xds_proxy.proxy import XdsProxy
+from services.agent.xds_proxy.served import Served
 from services.agent.xds_proxy.session import NameSink
 from windward.client.certificates import CertificateKeeper, Enrolment
 from windward.client.enrolment import enrolled
-from windward.identity.certificate import load_chain
 from windward.identity.names import CONTROL_PLANE_DNS, PILOT_ACCOUNT
 from windward.identity.spiffe_id import SpiffeIdError, workload_id
 from windward.process import FatalError, Lifecycle, run
-from windward.rpc import server as servers
 from windward.rpc.channel import ChannelSource
-from windward.rpc.errors import ErrorInterceptor
 from windward.rpc.http import http_at
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import new_registry
@@ -81,14 +74,18 @@ async def serve(
     registry = new_registry()
     output = STDOUT if application is None else STDERR
     envoy = EnvoyProcess(settings, binary, override=override, output=output)
-    agent = _Agent(settings, lifecycle, keeper, envoy, registry, application)
+    served = Served(settings, keeper, registry)
+    agent = _Agent(settings, lifecycle, keeper, envoy, registry, application, served)
     at = place(settings)
-    routes = status_routes(
-        not_ready=agent.not_ready,
-        metrics=merged_metrics(settings, at, registry).answer,
-        drain=agent.drain_only,
-        end=agent.end_at_once,
-    )
+    routes = {
+        **served.routes(),
+        **status_routes(
+            not_ready=agent.not_ready,
+            metrics=merged_metrics(settings, at, registry).answer,
+            drain=agent.drain_only,
+            end=agent.end_at_once,
+        ),
+    }
     async with (
         workload_dns(settings, registry) as (dns, dns_port),
         http_at(
@@ -99,7 +96,7 @@ async def serve(
         ) as port,
     ):
         lifecycle.listening(status=port, dns=dns_port)
-        if await enrolled(keeper, lifecycle.stopping):
+        if await enrolled(keeper, lifecycle.stopping, served.kept):
             async with asyncio.TaskGroup() as group:
                 await agent.run(group, config, dns.names if dns else None)
 
@@ -115,6 +112,7 @@ class _Agent:
         envoy: EnvoyProcess,
         registry: CollectorRegistry,
         application: Application | None,
+        served: Served,
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
@@ -128,16 +126,7 @@ class _Agent:
         self._started = False
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
-        self._expiry = Gauge(
-            "windward_agent_certificate_expiry_timestamp",
-            "When the certificate expires",
-            registry=registry,
-        )
-        self._connected = Gauge(
-            "windward_agent_pilot_connected",
-            "1 while connected to a Pilot",
-            registry=registry,
-        )
+        self._served = served
         Gauge(
             "windward_agent_envoy_restarts",
             "How often Envoy has died and was started again",
@@ -147,8 +136,10 @@ class _Agent:
     async def not_ready(self) -> str:
         if self._drain.started or self._lifecycle.stopping.is_set():
             return "draining"
+        if self._keeper.problem:
+            return self._keeper.problem
         if not self._started:
-            return "waiting for a certificate from Citadel"
+            return "starting"
         reason = await self._readiness.problem()
         if reason or self._registration is None:
             return reason
@@ -165,39 +156,27 @@ class _Agent:
 
     async def run(self, group: asyncio.TaskGroup, config: str, names: NameSink | None) -> None:
         settings, source = self._settings, self._keeper.source
-        pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
-        pilots = in_random_order(settings.pilot_address, random.Random())  # noqa: S311  no secret
-        channels = ChannelSource(pilots, server_name=pilot_name, source=source)
-        proxy = XdsProxy(channels, names=names)
-        server = servers.new_server(interceptors=[ErrorInterceptor()])
-        server.add_generic_rpc_handlers((SecretServer(source).handlers(), proxy.handlers()))
-        Path(SOCKET).unlink(missing_ok=True)
-        servers.listen_plaintext(server, f"unix:{SOCKET}", setting="--state-dir")
-        await server.start()
-        self._open_to_envoy(Path(SOCKET))
-
-        def expires_at() -> float:
-            return load_chain(source.current.chain_pem)[0].not_valid_after_utc.timestamp()
-
-        self._expiry.set_function(expires_at)
-        self._connected.set_function(lambda: float(proxy.connected))
         tasks = [group.create_task(self._keeper.run())]
-        if settings.workload_group:
-            registry = ChannelSource(settings.pilot_address, server_name=pilot_name, source=source)
-            self._registration = Registration(settings, registry, self._admin.serves_application)
-            self._registering = group.create_task(self._registration.run())
-        self._write_config(Path(CONFIG), config)
-        tasks.append(group.create_task(self._envoy.run()))
-        self._started = True
-        if self._application is not None:
-            tasks.append(group.create_task(self._run_application(self._application)))
-        await self._lifecycle.stopping.wait()
-        await self._end()
-        for task in tasks:
-            task.cancel()
-        await self._envoy.stop()
-        await server.stop(0.5)
-        await channels.close()
+        async with self._served.over_socket(names):
+            if settings.workload_group:
+                pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
+                registry = ChannelSource(
+                    settings.pilot_address, server_name=pilot_name, source=source
+                )
+                self._registration = Registration(
+                    settings, registry, self._admin.serves_application
+                )
+                self._registering = group.create_task(self._registration.run())
+            self._write_config(Path(CONFIG), config)
+            tasks.append(group.create_task(self._envoy.run()))
+            self._started = True
+            if self._application is not None:
+                tasks.append(group.create_task(self._run_application(self._application)))
+            await self._lifecycle.stopping.wait()
+            await self._end()
+            for task in tasks:
+                task.cancel()
+            await self._envoy.stop()
 
     async def _run_application(self, application: Application) -> None:
         """Start it when the sidecar can serve; its end is everybody's."""
@@ -235,14 +214,6 @@ class _Agent:
         file.unlink(missing_ok=True)
         file.touch(mode=0o600, exist_ok=False)
         file.write_text(text)
-        self._give_to_envoy(file)
-
-    def _open_to_envoy(self, socket: Path) -> None:
-        """Only this user, and Envoy's, may talk to the socket: secrets come out of it."""
-        socket.chmod(0o600)
-        self._give_to_envoy(socket)
-
-    def _give_to_envoy(self, file: Path) -> None:
         if os.geteuid() == 0 and self._settings.interception == "redirect":
             os.chown(file, self._settings.proxy_uid, self._settings.proxy_uid)
 

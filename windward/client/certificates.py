@@ -2,7 +2,8 @@
 
     disk (0600) -> still good? -> TlsSource
     token on the TLS port (first time), current certificate on the mTLS port (ever after) -> new key, CSR -> chain
-    Citadel away: the last good certificate stays in force; attempts go on with jittered back-off
+    Citadel away: the last good certificate stays in force while it is valid; attempts go on with jittered back-off, and
+    once less than a quarter of its life is left they are errors
 
 A new key for every request; it never leaves this process and its state folder.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 
 import grpc
@@ -40,8 +42,22 @@ KEY_FILE = "key.pem"
 ROOTS_FILE = "roots.pem"
 
 
+NEAR_EXPIRY_SHARE = 0.25
+"""Of the time that a certificate had left when it came: with less than that, a failing renewal is an alarm."""
+
+
 class RefusedByCitadel(Exception):
     """Citadel answered, and said no: a wrong token, or an identity it does not certify."""
+
+
+class Condition(IntEnum):
+    """How the certificate in force is. The number is the metric's."""
+
+    GOOD = 0
+    NEAR_EXPIRY = 1
+    """Renewal fails, and time runs out."""
+    EXPIRED = 2
+    MISSING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +83,76 @@ class CertificateKeeper:
         self._enrolment = enrolment
         self._now = now
         self._source: TlsSource | None = None
+        self._obtaining = asyncio.Lock()
+        self._until: datetime | None = None
+        """When the certificate in force ends."""
+        self._alarm_at: datetime | None = None
+        """From when on a failing renewal is an alarm."""
+        self.failing = ""
+        """Why the last attempt to get a certificate failed; empty after one that did not."""
 
     @property
     def source(self) -> TlsSource:
         assert self._source is not None, "no certificate yet: await first()"
         return self._source
 
-    async def first(self) -> TlsSource:
-        """The first usable certificate: from disk, or from Citadel, however long that takes. Raises RefusedByCitadel."""
-        stored = self._load()
-        if stored is not None:
-            self._source = TlsSource(stored)
+    @property
+    def identity(self) -> SpiffeId:
+        return self._enrolment.identity
+
+    @property
+    def until(self) -> datetime | None:
+        """When the certificate in force ends."""
+        return self._until
+
+    @property
+    def condition(self) -> Condition:
+        now = self._now()
+        if self._until is None or self._alarm_at is None:
+            return Condition.MISSING
+        if self._until <= now:
+            return Condition.EXPIRED
+        return Condition.NEAR_EXPIRY if self.failing and now >= self._alarm_at else Condition.GOOD
+
+    @property
+    def problem(self) -> str:
+        """Why there is no certificate to serve; empty while there is one."""
+        match self.condition:
+            case Condition.MISSING:
+                return (
+                    f"waiting for a certificate from Citadel: {self.failing or 'not answered yet'}"
+                )
+            case Condition.EXPIRED:
+                return f"the certificate has expired at {self._until}, and Citadel gives no new one: {self.failing}"
+            case _:
+                return ""
+
+    async def first(self, kept: TlsMaterial | None = None) -> TlsSource:
+        """The first usable certificate: from disk, ``kept`` elsewhere, or from Citadel, however long that takes.
+
+        Callers at the same time share one request. Raises RefusedByCitadel.
+        """
+        async with self._obtaining:
+            if self._source is None:
+                material = self._load() or self._checked(kept) or await self._obtain_first()
+                self._source = TlsSource(material)
+                self._in_force(material)
             return self._source
+
+    async def _obtain_first(self) -> TlsMaterial:
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
-                material = await self._obtain()
+                return await self._obtain()
             except (grpc.aio.AioRpcError, OSError, CertificateError) as error:
                 if isinstance(error, grpc.aio.AioRpcError) and _is_refusal(error):
                     raise RefusedByCitadel(self._refusal(error)) from error
+                self.failing = _reason(error)
                 log.warning(
                     "certificate.waiting",
-                    reason=_reason(error),
+                    reason=self.failing,
                     citadel=self._enrolment.tls_address,
                 )
-            else:
-                self._source = TlsSource(material)
-                return self._source
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
@@ -116,14 +175,34 @@ class CertificateKeeper:
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
-                self.source.replace(await self._obtain())
+                material = await self._obtain()
             except (grpc.aio.AioRpcError, OSError, CertificateError) as error:
-                log.warning("certificate.renewal_failed", reason=_reason(error))
+                self._renewal_failed(error)
             else:
+                self._in_force(material)
+                self.source.replace(material)
                 log.info("certificate.renewed", identity=str(self._enrolment.identity))
                 return
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    def _renewal_failed(self, error: Exception) -> None:
+        self.failing = _reason(error)
+        until, reason = str(self._until), self.failing
+        match self.condition:
+            case Condition.EXPIRED:
+                log.error("certificate.expired", expired_at=until, reason=reason)
+            case Condition.NEAR_EXPIRY:
+                log.error("certificate.near_expiry", expires_at=until, reason=reason)
+            case _:
+                log.warning("certificate.renewal_failed", expires_at=until, reason=reason)
+
+    def _in_force(self, material: TlsMaterial) -> None:
+        """Remember when it ends, and from when on it is to be worried about."""
+        now = self._now()
+        self._until = load_chain(material.chain_pem)[0].not_valid_after_utc
+        self._alarm_at = self._until - (self._until - now) * NEAR_EXPIRY_SHARE
+        self.failing = ""
 
     async def _follow_bundle(self) -> None:
         """Roots in force follow Citadel's stream; a broken stream is opened again."""
@@ -200,17 +279,25 @@ class CertificateKeeper:
                 (folder / KEY_FILE).read_bytes(),
                 (folder / ROOTS_FILE).read_bytes(),
             )
-            check_svid(
-                material.chain_pem,
-                material.key_pem,
-                material.roots_pem,
-                self._enrolment.identity,
-                self._now(),
-            )
         except FileNotFoundError:
             return None
-        except (OSError, CertificateError) as error:
+        except OSError as error:
             log.warning("certificate.on_disk_unusable", reason=str(error))
+            return None
+        return self._checked(material)
+
+    def _checked(self, material: TlsMaterial | None) -> TlsMaterial | None:
+        """The material, if everything about it holds now: identity, time, key, chain."""
+        if material is None:
+            return None
+        chain, key, roots = material.chain_pem, material.key_pem, material.roots_pem
+        reason = ""
+        try:
+            check_svid(chain, key, roots, self._enrolment.identity, self._now())
+        except CertificateError as error:
+            reason = str(error)
+        if reason:
+            log.error("certificate.on_disk_unusable", reason=reason)
             return None
         return material
 

@@ -12,6 +12,7 @@ from windward.client.certificates import CertificateKeeper, Enrolment, RefusedBy
 from windward.identity.names import ROOT_NAMESPACE, TRUST_DOMAIN
 from windward.identity.spiffe_id import workload_id
 from windward.process import FatalError, ProcessSettings
+from windward.rpc.credentials import TlsMaterial
 
 
 class EnrolledSettings(ProcessSettings, frozen=True, kw_only=True):
@@ -39,10 +40,15 @@ def control_plane_enrolment(settings: EnrolledSettings, account: str) -> Enrolme
     )
 
 
-async def enrolled(keeper: CertificateKeeper, stopping: asyncio.Event) -> bool:
-    """Wait for the first certificate; False when told to stop before. Raises FatalError when Citadel says no."""
+async def enrolled(
+    keeper: CertificateKeeper, stopping: asyncio.Event, kept: TlsMaterial | None = None
+) -> bool:
+    """Wait for the first certificate; False when told to stop before. Raises FatalError when Citadel says no.
+
+    ``kept``: one that the service has from elsewhere; taken only if it still holds.
+    """
     stop = asyncio.create_task(stopping.wait())
-    first = asyncio.create_task(keeper.first())
+    first = asyncio.create_task(keeper.first(kept))
     try:
         await asyncio.wait({stop, first}, return_when=asyncio.FIRST_COMPLETED)
         if first.done():

@@ -25,7 +25,8 @@ from services.agent.envoy.proxy_config import ProxyConfig
 from services.agent.envoy.stats import build_sinks, build_stats
 from services.agent.envoy.tracing import build_tracer
 
-SOCKET = "xds.sock"
+SOCKET = "envoy/xds.sock"
+"""In a folder of its own, which only Envoy's user may enter."""
 UNLIMITED = 2**31 - 1
 CONNECTIONS_FLAG = "overload.global_downstream_max_connections"
 CONNECTIONS_METADATA = "GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"

@@ -9,7 +9,7 @@ Nothing is in here that Envoy has not accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -40,6 +40,7 @@ class Cache:
         """The newest state of the mesh that a Pilot has told of."""
         self.changes = 0
         """Rises with every change of what would be kept."""
+        self.on_change: Callable[[], None] = lambda: None
 
     def of(self, type_url: str) -> Accepted:
         return self._types.setdefault(type_url, Accepted())
@@ -59,15 +60,20 @@ class Cache:
             changed |= known.resources.pop(name, None) is not None
         changed |= not missing <= known.missing
         known.missing |= missing
-        self.changes += changed
+        self._count(changed)
 
     def forget(self, type_url: str, names: Iterable[str]) -> None:
         """These are no longer wanted, or were refused after all."""
-        known = self.of(type_url)
+        known, changed = self.of(type_url), False
         for name in list(names):
-            changed = known.resources.pop(name, None) is not None or name in known.missing
+            changed |= known.resources.pop(name, None) is not None or name in known.missing
             known.missing.discard(name)
-            self.changes += changed
+        self._count(changed)
+
+    def _count(self, changed: bool) -> None:
+        if changed:
+            self.changes += 1
+            self.on_change()
 
     def saw(self, revision: str) -> None:
         """A Pilot's state of the mesh; numbers never go back, whichever Pilot says them."""

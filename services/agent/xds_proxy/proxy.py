@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from time import time
 from typing import Any
 
 import grpc
@@ -48,6 +49,8 @@ class Counts:
     """What has passed, for metrics."""
 
     def __init__(self) -> None:
+        self.connected_until = 0.0
+        """When the last stream to a Pilot ended, in seconds since the epoch; 0: none has yet."""
         self.reconnects = 0
         """Upstreams that have ended or could not be opened."""
         self.requests = 0
@@ -76,9 +79,18 @@ class XdsProxy:
         self._current: _Relay | None = None
 
     @property
+    def pilot(self) -> str:
+        """The one that is talked to, or tried."""
+        return self._channels.address
+
+    @property
     def connected(self) -> bool:
         """Whether Envoy's stream reaches a Pilot now."""
         return self._current is not None and self._current.attached
+
+    def live_until(self) -> float:
+        """When a Pilot last stood behind what Envoy has: now, while one does; 0: none has yet."""
+        return time() if self.connected else self.counts.connected_until
 
     def handlers(self) -> grpc.GenericRpcHandler:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -249,6 +261,7 @@ class _Relay:
             for task in done:
                 task.result()
         finally:
+            self._counts.connected_until = time()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

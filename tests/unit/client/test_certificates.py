@@ -21,6 +21,7 @@ from windward.client.certificates import (
     KEY_FILE,
     ROOTS_FILE,
     CertificateKeeper,
+    Condition,
     Enrolment,
     RefusedByCitadel,
 )
@@ -316,3 +317,104 @@ async def test_roots_follow_the_bundle(running: Running):
             await again.changed(again.sequence)
         assert again.current == mine
     assert (enrolment.state_dir / ROOTS_FILE).read_bytes() == running.roots_pem
+
+
+async def nowhere(tmp_path: Path) -> Enrolment:
+    """A workload without Citadel, token and state."""
+    absent = tmp_path / "nowhere"
+    return Enrolment(ALICE, "127.0.0.1:1", "127.0.0.1:1", absent, absent, tmp_path / "state")
+
+
+async def test_what_a_service_has_kept_elsewhere_will_do(tmp_path: Path):
+    kept = await material_of()
+    keeper = CertificateKeeper(await nowhere(tmp_path))
+    assert keeper.condition is Condition.MISSING
+    source = await keeper.first(kept)
+    assert source.current == kept
+    assert (keeper.condition, keeper.problem) == (Condition.GOOD, "")
+    assert keeper.until == load_chain(kept.chain_pem)[0].not_valid_after_utc
+
+
+async def test_the_own_folder_goes_before_what_was_kept_elsewhere(tmp_path: Path):
+    enrolment = await nowhere(tmp_path)
+    mine = await material_of()
+    put(enrolment.state_dir, mine)
+    assert (await CertificateKeeper(enrolment).first(await material_of())).current == mine
+
+
+@pytest.mark.parametrize(
+    ("identity", "age"),
+    [(BOB, timedelta(0)), (ALICE, timedelta(hours=2)), (ALICE, timedelta(hours=-2))],
+    ids=["of another", "expired", "not yet valid"],
+)
+async def test_what_does_not_hold_is_never_taken_and_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None, identity: SpiffeId, age: timedelta
+):
+    kept = await material_of(identity, made_at=datetime.now(UTC) - age)
+    failed = asyncio.Event()
+    monkeypatch.setattr(certificates, "log", Telling("certificate.waiting", failed))
+    keeper = CertificateKeeper(await nowhere(tmp_path))
+    waiting = asyncio.create_task(keeper.first(kept))
+    async with asyncio.timeout(WAIT_S):
+        await failed.wait()
+    assert keeper.condition is Condition.MISSING
+    assert "waiting for a certificate from Citadel: " in keeper.problem
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_callers_at_the_same_time_share_one_certificate(running: Running):
+    """The token is good for one use: a second request would be refused."""
+    keeper = CertificateKeeper(await enrol(running))
+    first, second = await asyncio.gather(keeper.first(), keeper.first())
+    assert first is second
+
+
+async def test_alarms_rise_while_renewal_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+):
+    """A failing renewal is a warning first, an error near the end, and told as the end when it is there."""
+    kept = await material_of(ttl_s=1000)
+    at = datetime.now(UTC)
+    clock = Clock(at)
+    keeper = CertificateKeeper(await nowhere(tmp_path), now=clock)
+    events: list[str] = []
+    monkeypatch.setattr(certificates, "log", Listening(events))
+    await keeper.first(kept)
+    renewing = asyncio.create_task(keeper._renew_until_done())
+    expected = [
+        ("certificate.renewal_failed", 100, Condition.GOOD),
+        ("certificate.near_expiry", 800, Condition.NEAR_EXPIRY),
+        ("certificate.expired", 1001, Condition.EXPIRED),
+    ]
+    async with asyncio.timeout(WAIT_S):
+        for event, after_s, condition in expected:
+            clock.now = at + timedelta(seconds=after_s)
+            events.clear()
+            while event not in events:
+                await asyncio.sleep(0.01)
+            assert keeper.condition is condition
+    assert "has expired at" in keeper.problem
+    assert keeper.source.current == kept
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+
+
+class Clock:
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Listening:
+    """A logger that remembers events."""
+
+    def __init__(self, events: list[str]) -> None:
+        self._events = events
+
+    def _log(self, event: str, **_: object) -> None:
+        self._events.append(event)
+
+    debug = info = warning = error = _log
