@@ -119,7 +119,7 @@ def _saved(
 def _routing(
     host: Host, settings: Interception, layers: Sequence[Layer], *, wanted: bool
 ) -> tuple[tuple[Routing, ...], tuple[Routing, ...]]:
-    """(missing, stale). Stale is what the marks of loaded rules lead to, and when nothing is wanted what settings say."""
+    """(missing, stale). Stale is what the marks of loaded rules lead to, and when nothing is wanted what settings say too."""
     should = routing_of(settings) if wanted else ()
     maybe: list[Routing] = []
     for family in Family:
@@ -136,7 +136,8 @@ def _routing(
                     maybe += tproxy_routing(family, mark, int(table))
         if not wanted:
             maybe += tproxy_routing(family, settings.tproxy_mark, settings.tproxy_table)
-    if not wanted:
+    # The address is of use only to our IPv6 rules, so it goes with them.
+    if settings.ipv6 or any(layer.residue for layer in layers if layer.backend.family is Family.V6):
         maybe.append(Routing(Family.V6, "addr"))
     there = {one: one.found_in(_ask(host, one)) for one in dict.fromkeys((*should, *maybe))}
     missing = tuple(one for one in should if not there[one])

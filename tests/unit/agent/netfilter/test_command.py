@@ -184,28 +184,6 @@ def test_ipv6_is_decided_by_the_machines_addresses(namespace, addresses, flags, 
     assert ("IPv6 addresses here, whose traffic is not captured" in done.stderr) is noted
 
 
-@pytest.mark.root
-def test_validation_goes_through_the_rules(namespace):
-    enter = namespace.host.enter
-    unruled = process(
-        "apply",
-        "--skip-rule-apply",
-        "--run-validation",
-        "--probe-timeout",
-        "200ms",
-        *SIDECAR,
-        enter=enter,
-    )
-    assert unruled.returncode == 126
-    assert "did not come to Envoy's ports within 0.2 s (Connection refused)" in unruled.stderr
-    assert "note" not in unruled.stderr
-    ruled = process("apply", "--run-validation", "-b", "*", "-i", "*", "--ipv6", "on", enter=enter)
-    assert (ruled.returncode, ruled.stderr) == (0, "")
-    assert ruled.stdout.endswith(
-        "validated: IPv4 connections come to Envoy\nvalidated: IPv6 connections come to Envoy\n"
-    )
-
-
 def test_the_agents_program_knows_the_command():
     done = process("--help")
     assert done.returncode == 0
