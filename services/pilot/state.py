@@ -125,11 +125,14 @@ class MeshState:
         pairs: dict[str, list[Pair]] = {}
         for key, come in objects.items():
             kind = self._objects.setdefault(key.kind, {})
-            gone = kind.pop(key, None)
-            if come is not None:
+            gone = kind.get(key)
+            if gone == come:
+                continue  # indices hold the very object that came first
+            if come is None:
+                del kind[key]
+            else:
                 kind[key] = come
-            if gone != come:
-                pairs.setdefault(key.kind, []).append((gone, come))
+            pairs.setdefault(key.kind, []).append((gone, come))
         touched = self._claim(pairs.get("ServiceEntry", ()))
         for gone, come in pairs.get("WorkloadEntry", ()):
             touched |= self._candidate_entry(gone, come)

@@ -33,6 +33,15 @@ def test_what_comes_again_unchanged_is_no_difference():
     assert (state.snapshot.version, state.snapshot.revision) == (before.version, 5)
 
 
+def test_what_came_again_unchanged_can_be_removed():
+    state = MeshState()
+    rule = make("DestinationRule", "r", {"host": "reviews"})
+    change(state, service_entry(), rule)
+    change(state, make("DestinationRule", "r", {"host": "reviews"}))
+    assert change(state, removed=[rule.key]).rules == {REVIEWS}
+    assert state.snapshot.rules.candidates(REVIEWS) == ()
+
+
 def test_what_did_not_change_is_the_same_object():
     state = MeshState()
     change(state, service_entry(), service_entry("ratings"), STRICT, workloads=[workload()])
