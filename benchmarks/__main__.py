@@ -122,7 +122,7 @@ def main() -> int:
     if options.scenario in BARS:
         from benchmarks import bars
 
-        return bars.run(RESULTS, only_xds=options.scenario == "xds-bars")
+        return bars.run(RESULTS, only_xds=options.scenario == "xds-bars", runs=options.runs)
     if options.against and not (options.against / "services" / "pilot" / "main.py").exists():
         sys.stderr.write(f"benchmarks: --against {options.against}: not a checkout of Windward\n")
         return 2

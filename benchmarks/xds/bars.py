@@ -103,6 +103,18 @@ MEASUREMENTS = (
         ),
     ),
     Measurement(
+        "many",
+        "xds-endpoint",
+        Wish(services=5000, streams=200, changes=10),
+        (
+            ("5,000 services x 200 streams, endpoint -> ACK, p50, ms", "p50_ms", 300),
+            ("5,000 services x 200 streams, endpoint -> ACK, p99, ms", "p99_ms", 1000),
+            ("5,000 services x 200 streams, endpoint: server CPU, s", "server_cpu_s", 0.15),
+            ("5,000 services x 200 streams, endpoint: resources beyond that one", "resources_in_excess", 0),
+            ("5,000 services x 200 streams, RSS at its most, MB", "rss_peak_mb", 600),
+        ),
+    ),
+    Measurement(
         "store",
         "xds-store",
         Wish(),
@@ -111,13 +123,13 @@ MEASUREMENTS = (
 )  # fmt: skip
 
 
-def rows() -> tuple[list[Row], dict[str, Any]]:
+def rows(runs: int = 1) -> tuple[list[Row], dict[str, Any]]:
     """Every row, and the raw figures by measurement."""
     made: list[Row] = []
     raw: dict[str, Any] = {}
     for measurement in MEASUREMENTS:
         try:
-            figures = several(measurement.scenario, measurement.wish, 1, None)
+            figures = several(measurement.scenario, measurement.wish, runs, None)
         except Failed as error:
             sys.stderr.write(f"{error}\n")
             raw[measurement.key] = {"failed": str(error)}

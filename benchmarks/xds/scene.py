@@ -149,7 +149,7 @@ def bodies_file(bench: Bench) -> Path:
 
 async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
     """Run ``body``, which says how many changes it made, and tell what it cost Pilot and what the fleet saw."""
-    await made.fleet.report()
+    fleet_cpu = (await made.fleet.report())["fleet_cpu_s"]
     made.fleet.say("reset")
     await made.hold_ms()
     pid = made.bench.pilot_pid
@@ -176,6 +176,7 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
         "server_cpu_s": round(cpu / max(1, changes), 4),
         "server_cpu_whole_s": round(cpu, 3),
         "took_s": round(took_s, 2),
+        "fleet_cpu_s": round(seen["fleet_cpu_s"] - fleet_cpu, 3),
         "bytes_sent": seen["bytes"],
         "messages": sum(seen[f"messages_{kind}"] for kind in kinds),
         **{f"resources_{kind}": seen[f"resources_{kind}"] for kind in kinds},
