@@ -21,7 +21,6 @@ from services.agent.application import Application, no_command, split_command
 from services.agent.dns.workload import workload_dns
 from services.agent.environment import settings_environment
 from services.agent.envoy.admin import Admin
-from services.agent.envoy.arguments import CONFIG
 from services.agent.envoy.compose import compose, override_text, place
 from services.agent.envoy.drain import Drain
 from services.agent.envoy.process import STDERR, STDOUT, EnvoyProcess, find_envoy
@@ -73,7 +72,7 @@ async def serve(
         raise FatalError(str(error)) from error
     registry = new_registry()
     output = STDOUT if application is None else STDERR
-    envoy = EnvoyProcess(settings, binary, override=override, output=output)
+    envoy = EnvoyProcess(settings, binary, config, override=override, output=output)
     served = Served(settings, keeper, registry)
     agent = _Agent(settings, lifecycle, keeper, envoy, registry, application, served)
     at = place(settings)
@@ -98,7 +97,7 @@ async def serve(
         lifecycle.listening(status=port, dns=dns_port)
         if await enrolled(keeper, lifecycle.stopping, served.kept):
             async with asyncio.TaskGroup() as group:
-                await agent.run(group, config, dns.names if dns else None)
+                await agent.run(group, dns.names if dns else None)
 
 
 class _Agent:
@@ -154,7 +153,7 @@ class _Agent:
         self._drain.abandon()
         self._lifecycle.stopping.set()
 
-    async def run(self, group: asyncio.TaskGroup, config: str, names: NameSink | None) -> None:
+    async def run(self, group: asyncio.TaskGroup, names: NameSink | None) -> None:
         settings, source = self._settings, self._keeper.source
         tasks = [group.create_task(self._keeper.run())]
         async with self._served.over_socket(names):
@@ -167,7 +166,6 @@ class _Agent:
                     settings, registry, self._admin.serves_application
                 )
                 self._registering = group.create_task(self._registration.run())
-            self._write_config(Path(CONFIG), config)
             tasks.append(group.create_task(self._envoy.run()))
             self._started = True
             if self._application is not None:
@@ -208,14 +206,6 @@ class _Agent:
         await asyncio.gather(registering, return_exceptions=True)
         await self._registration.end()
         return self._registration.registered.is_set()
-
-    def _write_config(self, file: Path, text: str) -> None:
-        """The bootstrap may hold a tracer's token: only Envoy's user may read it."""
-        file.unlink(missing_ok=True)
-        file.touch(mode=0o600, exist_ok=False)
-        file.write_text(text)
-        if os.geteuid() == 0 and self._settings.interception == "redirect":
-            os.chown(file, self._settings.proxy_uid, self._settings.proxy_uid)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

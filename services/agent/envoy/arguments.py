@@ -8,18 +8,16 @@ import re
 from services.agent.settings import Settings
 from windward.process import FatalError
 
-CONFIG = "envoy.json"
-"""Relative to Envoy's working folder, as its sockets are: its user need not be able to walk there."""
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 _COMPONENT = re.compile(r"[a-z0-9_]+")
 
 
-def arguments(settings: Settings, override: str = "") -> list[str]:
-    """Everything after the program's name; ``override`` is merged over the bootstrap. Raises FatalError."""
+def arguments(settings: Settings, config: str, override: str = "") -> list[str]:
+    """Everything after the program's name; ``override`` is merged over the file ``config``. Raises FatalError."""
     level, components = log_levels(settings.envoy_log_level)
     addresses = settings.instance_ips or (settings.address,)
     made = [
-        "-c", CONFIG,
+        "-c", config,
         "--drain-time-s", str(max(1, int(settings.listener_drain_time))),
         "--drain-strategy", "immediate",
         "--local-address-ip-version", "v6" if all(map(_is_v6, addresses)) else "v4",

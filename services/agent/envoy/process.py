@@ -66,6 +66,7 @@ class EnvoyProcess:
         self,
         settings: Settings,
         binary: str,
+        config: str,
         *,
         override: str = "",
         output: int = STDERR,
@@ -74,7 +75,11 @@ class EnvoyProcess:
         self._settings = settings
         self._binary = binary
         self._setpriv = find_setpriv()
-        self._arguments = arguments(settings, override)
+        # Not in a file: Envoy's user may not be able to walk to it, and Envoy refuses paths it cannot resolve, but for
+        # those in /dev/fd. Not an argument: all users see those, and they are bounded.
+        self._config = os.memfd_create("envoy-bootstrap")
+        _write_all(self._config, config.encode())
+        self._arguments = arguments(settings, f"/dev/fd/{self._config}", override)
         self._drops = os.geteuid() == 0 and settings.interception == "redirect"
         self._output = Output(output, settings.proxy_uid if self._drops else None)
         self._jitter = jitter
@@ -128,7 +133,7 @@ class EnvoyProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._output.fd,
                 stderr=self._output.fd,
-                pass_fds=(binary,),
+                pass_fds=(binary, self._config),
                 process_group=0,
             )
         finally:
@@ -148,3 +153,9 @@ class EnvoyProcess:
         if not self._closed:
             self._closed = True
             self._output.close()
+            os.close(self._config)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

@@ -193,9 +193,9 @@ def _security(
         if endpoint.service_account
     }
     alpn = (
-        ("istio-h2",)
+        ("istio-h2", "h2")
         if port.protocol is Protocol.HTTP2
-        else ("istio-http/1.1",)
+        else ("istio-http/1.1", "http/1.1")
         if port.protocol.is_http
         else ("istio",)
     )

@@ -29,7 +29,8 @@ def downstream(trust_domain: str) -> base_pb2.TransportSocket:
     """From workloads of the trust domain, a certificate required."""
     prefix = string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/")
     context = tls_pb2.DownstreamTlsContext(
-        common_tls_context=_common([prefix], (*MESH_ALPN, "h2", "http/1.1")),
+        # The first that the caller offers is agreed on, and only these two tell an HTTP codec which it is to be.
+        common_tls_context=_common([prefix], ("h2", "http/1.1", *MESH_ALPN)),
         require_client_certificate=wrappers_pb2.BoolValue(value=True),
     )
     return base_pb2.TransportSocket(name=TRANSPORT_SOCKET, typed_config=pack(context))

@@ -12,7 +12,7 @@ from windward.process import FatalError
 @pytest.mark.parametrize(
     ("over", "pair"),
     [
-        ({}, ("-c", "envoy.json")),
+        ({}, ("-c", "/dev/fd/9")),
         ({}, ("--local-address-ip-version", "v4")),
         ({"address": "fd00::7"}, ("--local-address-ip-version", "v6")),
         ({"instance_ips": ("fd00::7", "10.0.0.1")}, ("--local-address-ip-version", "v4")),
@@ -27,14 +27,14 @@ from windward.process import FatalError
     ],
 )
 def test_what_settings_make_of_it(over, pair):
-    made = arguments(settings(**over))
+    made = arguments(settings(**over), "/dev/fd/9")
     assert (pair[0], made[made.index(pair[0]) + 1]) == pair
     assert {"--disable-hot-restart", "--allow-unknown-static-fields"} <= set(made)
-    assert not {"--component-log-level", "--config-yaml"} & set(arguments(settings()))
+    assert not {"--component-log-level", "--config-yaml"} & set(arguments(settings(), "/dev/fd/9"))
 
 
 def test_an_override_comes_as_text():
-    assert arguments(settings(), "admin: {}")[-2:] == ["--config-yaml", "admin: {}"]
+    assert arguments(settings(), "/dev/fd/9", "admin: {}")[-2:] == ["--config-yaml", "admin: {}"]
 
 
 @pytest.mark.parametrize(

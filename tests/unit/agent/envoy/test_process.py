@@ -26,6 +26,7 @@ from windward.process import FatalError
 
 STAND_IN = """#!/bin/sh
 echo "$@" >> {folder}/arguments
+cat "$2" >> {folder}/config
 echo $$ >> {folder}/pids
 exec sleep 600
 """
@@ -58,7 +59,9 @@ def gone(pid: int) -> bool:
 
 def supervised(program: Path, output: int = 2, **over: Any) -> EnvoyProcess:
     made = settings(**{"interception": "none"} | over)
-    return EnvoyProcess(made, str(program), override="{}", output=output, jitter=lambda: 0.0)
+    return EnvoyProcess(
+        made, str(program), '{"node": 1}', override="{}", output=output, jitter=lambda: 0.0
+    )
 
 
 async def test_it_is_started_with_its_arguments_and_in_a_process_group_of_its_own(stand_in):
@@ -67,9 +70,10 @@ async def test_it_is_started_with_its_arguments_and_in_a_process_group_of_its_ow
     (pid,) = await pids(stand_in, 1)
     assert pid == envoy.pid
     said = (stand_in.parent / "arguments").read_text()
-    assert said.startswith("-c envoy.json ")
+    assert said.startswith("-c /dev/fd/")
     assert said.endswith("--config-yaml {}\n")
     assert os.getpgid(pid) == pid
+    assert (stand_in.parent / "config").read_text() == '{"node": 1}'
     running.cancel()
     await envoy.stop()
     assert envoy.pid is None

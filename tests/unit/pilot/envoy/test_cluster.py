@@ -206,12 +206,13 @@ def test_mtls_off_by_rule():
 
 
 @pytest.mark.parametrize(
-    ("protocol", "alpn"), [("HTTP", "istio-http/1.1"), ("GRPC", "istio-h2"), ("TCP", "istio")]
+    ("protocol", "alpn"),
+    [("HTTP", ["istio-http/1.1", "http/1.1"]), ("GRPC", ["istio-h2", "h2"]), ("TCP", ["istio"])],
 )
 def test_what_is_spoken_inside_is_said_by_alpn(protocol, alpn):
     made = built(service_entry(ports=[port(9080, protocol)]), workloads=[workload()])
     socket = made.transport_socket_matches[0].transport_socket
-    assert list(tls_of(socket).common_tls_context.alpn_protocols) == [alpn]
+    assert list(tls_of(socket).common_tls_context.alpn_protocols) == alpn
 
 
 def test_passthrough_balancing_goes_to_the_original_destination_without_eds():
