@@ -18,7 +18,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge
 
 from services.agent.application import Application, no_command, split_command
-from services.agent.dns.workload import workload_dns
+from services.agent.dns.workload import debug_routes, workload_dns
 from services.agent.environment import settings_environment
 from services.agent.envoy.admin import Admin
 from services.agent.envoy.compose import compose, override_text, place
@@ -89,7 +89,7 @@ async def serve(
         workload_dns(settings, registry) as (dns, dns_port),
         http_at(
             settings.status_address,
-            routes,
+            {**routes, **debug_routes(dns)},
             setting="--status-address",
             otherwise=app_probes(settings, at).answer,
         ) as port,

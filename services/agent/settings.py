@@ -63,6 +63,9 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     dns_capture: Annotated[
         bool, Meta(description="whether the agent answers the workload's DNS queries")
     ] = False
+    dns_auto_allocate: Annotated[
+        bool, Meta(description="with it: services without addresses are given virtual ones")
+    ] = True
     dns_address: Annotated[
         str, Meta(description="where, UDP and TCP; localhost: 127.0.0.1 and ::1")
     ] = "localhost:15053"

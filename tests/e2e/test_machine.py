@@ -31,7 +31,6 @@ kind: ServiceEntry
 metadata: {{name: legacy, namespace: bookshop}}
 spec:
   hosts: [{HOST}]
-  addresses: [240.240.0.99]
   location: MESH_INTERNAL
   resolution: STATIC
   ports: [{{number: 9080, name: http, protocol: HTTP}}]

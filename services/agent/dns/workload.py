@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from services.agent.dns.metrics import DnsMetrics
@@ -19,7 +20,9 @@ from services.agent.dns.resolv import ResolvConf
 from services.agent.dns.table import NameTable
 from services.agent.dns.upstream import Asking, Upstream
 from services.agent.settings import Settings
+from services.agent.status.routes import THIS_MACHINE
 from windward.process import FatalError
+from windward.rpc.http import Request, Response, Routes
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -41,7 +44,10 @@ class WorkloadDns:
             namespace=settings.namespace,
             domain=settings.dns_domain,
             search=resolvers.current().search,
-            families={ip_address(settings.address).version},
+            families={
+                ip_address(address).version
+                for address in (settings.address, *settings.instance_ips)
+            },
         )
         self.proxy = DnsProxy(self._table, upstream, random.shuffle, perf_counter, self._metrics)
 
@@ -68,6 +74,19 @@ class WorkloadDns:
             }
             for name, entry in self._table
         }
+
+
+def debug_routes(dns: WorkloadDns | None) -> Routes:
+    """/debug/ndsz for the status port: what this workload's names are, for callers on this machine."""
+
+    async def names(request: Request) -> Response:
+        if request.peer not in THIS_MACHINE:
+            return Response(403, b"from this machine only\n")
+        if dns is None:
+            return Response(404, b"the agent does not answer DNS: --dns-capture is false\n")
+        return Response(200, msgspec.json.encode(dns.view()) + b"\n", "application/json")
+
+    return {("GET", "/debug/ndsz"): names}
 
 
 @asynccontextmanager

@@ -60,6 +60,9 @@ def node(
         "APP_ADDRESS": settings.app_address,
         "WINDWARD_VERSION": __version__,
     }
+    if settings.dns_capture:
+        known["DNS_CAPTURE"] = "true"
+        known["DNS_AUTO_ALLOCATE"] = "true" if settings.dns_auto_allocate else "false"
     return build_node(
         node_id=node_id(settings),
         known=known,

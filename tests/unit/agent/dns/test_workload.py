@@ -1,13 +1,15 @@
+import msgspec
 import pytest
 from dnslib import RCODE
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.agent.dns.workload import workload_dns
+from services.agent.dns.workload import debug_routes, workload_dns
 from tests.unit.agent.dns.resolver import question
 from tests.unit.agent.dns.test_proxy import over_udp, records
 from tests.unit.agent.dns.test_table import one, service
 from tests.unit.agent.settings import settings
 from windward.process import FatalError
+from windward.rpc.http import Request
 
 
 def made(tmp_path, **changes):
@@ -33,6 +35,27 @@ async def test_names_that_come_are_answered_counted_and_shown(tmp_path):
     assert 'windward_agent_dns_requests_total{answered="own"} 2.0' in text
     assert 'windward_agent_dns_request_duration_seconds_count{answered="own"} 2.0' in text
     assert "windward_agent_dns_names 0.0" in text
+
+
+async def test_names_are_shown_to_this_machine_alone(tmp_path):
+    async with workload_dns(made(tmp_path), CollectorRegistry()) as (dns, _):
+        assert dns is not None
+        dns.names(one("db.example.com", "10.0.0.1"), ())
+        show = debug_routes(dns)["GET", "/debug/ndsz"]
+        shown = await show(Request("GET", "/debug/ndsz", {}, "127.0.0.1"))
+        assert msgspec.json.decode(shown.body)["db.example.com"]["addresses"] == ["10.0.0.1"]
+        assert (await show(Request("GET", "/debug/ndsz", {}, "10.0.0.2"))).status == 403
+    without = debug_routes(None)["GET", "/debug/ndsz"]
+    assert (await without(Request("GET", "/debug/ndsz", {}, "::1"))).status == 404
+
+
+async def test_a_workload_of_both_families_is_told_both(tmp_path):
+    both = made(tmp_path, instance_ips=("10.0.0.7", "fd00::7"))
+    async with workload_dns(both, CollectorRegistry()) as (dns, port):
+        assert dns is not None
+        dns.names(service("reviews", "shop", "10.0.0.1", "fd00::1"), ())
+        reply = await over_udp(question("reviews", "AAAA"), port)
+        assert records(reply) == [("reviews.", "AAAA", "fd00::1")]
 
 
 async def test_a_name_table_that_cannot_be_used_is_refused_by_name_and_hurts_no_other(tmp_path):

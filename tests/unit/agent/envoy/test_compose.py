@@ -37,6 +37,13 @@ def test_the_node_carries_what_pilot_and_mixer_ask_for():
     assert metadata()["INTERCEPTION_MODE"] == "REDIRECT"
 
 
+def test_pilot_is_told_who_resolves_names_by_the_mesh():
+    made = metadata(dns_capture=True)
+    assert (made["DNS_CAPTURE"], made["DNS_AUTO_ALLOCATE"]) == ("true", "true")
+    assert metadata(dns_capture=True, dns_auto_allocate=False)["DNS_AUTO_ALLOCATE"] == "false"
+    assert not {"DNS_CAPTURE", "DNS_AUTO_ALLOCATE"} & metadata().keys()
+
+
 def test_the_environment_cannot_claim_another_identity():
     made = metadata({"ISTIO_META_SERVICE_ACCOUNT": "admin", "ISTIO_META_MESH_ID": "one"})
     assert (made["SERVICE_ACCOUNT"], made["MESH_ID"]) == ("reviews", "one")
