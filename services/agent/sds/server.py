@@ -1,54 +1,42 @@
-"""SDS: ``default`` (certificate and key) and ``ROOTCA`` (trust bundle), pushed whenever they change.
+"""SDS: the workload's certificate and roots, and those of mounted files, pushed whenever they change.
 
-Delta, state-of-the-world and fetch. The key leaves this process only to its own Envoy, over a socket that only
+Incremental, state of the world and fetch. A key leaves this process only to its own Envoy, over a socket that only
 Envoy's user can open. Source: Envoy service/secret/v3/sds.proto.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from envoy.config.core.v3 import base_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
-from envoy.service.discovery.v3 import discovery_pb2
 
-from windward.rpc.credentials import TlsMaterial, TlsSource
-from windward.rpc.errors import invalid
-from windward.xds.resource import SECRET, Resource, ResourceSet
-from windward.xds.stream import DeltaRequest, DeltaStream, SotwRequest, SotwStream
+from services.agent.sds.store import SecretStore
+from services.agent.sds.stream import DeltaSecrets, SotwSecrets, whole_response
+from services.agent.xds_proxy.wire import (
+    WireError,
+    message_of,
+    read_request,
+    read_sotw_request,
+)
+from windward.rpc.errors import invalid, not_found
+from windward.telemetry.logging import get_logger
 
+log = get_logger()
 SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
-
-
-def secrets_of(material: TlsMaterial, sequence: int) -> ResourceSet:
-    """The two secrets as a resource set; versions are content hashes, so an equal secret is not sent again."""
-    inline = base_pb2.DataSource
-    certificate = secret_pb2.Secret(
-        name="default",
-        tls_certificate=common_pb2.TlsCertificate(
-            certificate_chain=inline(inline_bytes=material.chain_pem),
-            private_key=inline(inline_bytes=material.key_pem),
-        ),
-    )
-    roots = secret_pb2.Secret(
-        name="ROOTCA",
-        validation_context=common_pb2.CertificateValidationContext(
-            trusted_ca=inline(inline_bytes=material.roots_pem)
-        ),
-    )
-    made = {
-        item.name: Resource(SECRET, item.name, item.SerializeToString(deterministic=True))
-        for item in (certificate, roots)
-    }
-    return ResourceSet.of(sequence, sequence, {SECRET: made})
+MOST_NAMES = 1000
 
 
 class SecretServer:
-    def __init__(self, source: TlsSource) -> None:
-        self._source = source
+    def __init__(self, store: SecretStore) -> None:
+        self._store = store
+        self.pushes = 0
+        self.rejected = 0
+
+    @property
+    def file_failures(self) -> int:
+        return self._store.file_failures
 
     def handlers(self) -> grpc.GenericRpcHandler:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -59,31 +47,30 @@ class SecretServer:
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     async def fetch(self, raw: bytes, _: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        request = discovery_pb2.DiscoveryRequest.FromString(raw)
-        stream = SotwStream(self._current())
-        stream.request(SotwRequest(SECRET, tuple(request.resource_names)))
-        responses = stream.take()
-        if not responses:
-            raise invalid("no such secret: default and ROOTCA exist")
-        return responses[0]
+        """All that are named, or an error that names the first one that does not exist."""
+        request = _read(read_sotw_request, raw)
+        self._check(request.names)
+        self._store.want(request.names)
+        current = self._store.current
+        missing = [name for name in request.names if name not in current]
+        if missing or not request.names:
+            what = f"no secret {missing[0][:200]!r}" if missing else "no secret is named"
+            raise not_found(
+                f"{what}: default, ROOTCA and mounted files (file-cert:, file-root:) are"
+            )
+        return whole_response([current[name] for name in sorted(set(request.names))], "")
 
     async def delta(
         self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        stream = DeltaStream(self._current())
+        stream = DeltaSecrets()
 
         def take_in(raw: bytes) -> None:
-            request = discovery_pb2.DeltaDiscoveryRequest.FromString(raw)
-            stream.request(
-                DeltaRequest(
-                    type_url=SECRET,
-                    nonce=request.response_nonce,
-                    error=request.error_detail.message if request.HasField("error_detail") else "",
-                    subscribe=tuple(request.resource_names_subscribe),
-                    unsubscribe=tuple(request.resource_names_unsubscribe),
-                    initial_versions=dict(request.initial_resource_versions),
-                )
-            )
+            request = _read(read_request, raw)
+            self._note(request.error)
+            self._check(request.subscribe)
+            stream.request(request)
+            self._store.want(request.subscribe)
 
         async for response in self._pump(requests, stream, take_in):
             yield response
@@ -91,37 +78,48 @@ class SecretServer:
     async def stream(
         self, requests: AsyncIterator[bytes], _: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[bytes]:
-        stream = SotwStream(self._current())
+        stream = SotwSecrets()
 
         def take_in(raw: bytes) -> None:
-            request = discovery_pb2.DiscoveryRequest.FromString(raw)
-            error = request.error_detail.message if request.HasField("error_detail") else ""
-            stream.request(
-                SotwRequest(SECRET, tuple(request.resource_names), request.response_nonce, error)
-            )
+            request = _read(read_sotw_request, raw)
+            self._note(request.error)
+            self._check(request.names)
+            stream.request(request)
+            self._store.want(request.names)
 
         async for response in self._pump(requests, stream, take_in):
             yield response
 
-    def _current(self) -> ResourceSet:
-        return secrets_of(self._source.current, self._source.sequence)
+    def _note(self, error: bytes | None) -> None:
+        if error is not None:
+            self.rejected += 1
+            log.warning("secret.rejected", reason=message_of(error)[:500])
+
+    def _check(self, names: tuple[str, ...]) -> None:
+        if len(names) > MOST_NAMES:
+            raise invalid(f"more than {MOST_NAMES} secrets")
 
     async def _pump(
-        self, requests: AsyncIterator[bytes], stream: Any, take_in: Any
+        self,
+        requests: AsyncIterator[bytes],
+        stream: DeltaSecrets | SotwSecrets,
+        take_in: Callable[[bytes], None],
     ) -> AsyncIterator[bytes]:
+        """Whichever comes first: a request, or other secrets."""
         iterator = aiter(requests)
+        store = self._store
         reading = asyncio.ensure_future(_next(iterator))
-        changing = asyncio.ensure_future(self._source.changed(stream.current.version))
+        changing = asyncio.ensure_future(store.changed(store.sequence))
         try:
             while True:
-                for response in stream.take():
+                for response in stream.take(store.current):
+                    self.pushes += 1
                     yield response
                 done, _ = await asyncio.wait(
                     {reading, changing}, return_when=asyncio.FIRST_COMPLETED
                 )
                 if changing in done:
-                    stream.update(self._current())
-                    changing = asyncio.ensure_future(self._source.changed(stream.current.version))
+                    changing = asyncio.ensure_future(store.changed(store.sequence))
                 if reading in done:
                     raw = reading.result()
                     if raw is None:
@@ -132,6 +130,13 @@ class SecretServer:
             for task in (reading, changing):
                 task.cancel()
             await asyncio.gather(reading, changing, return_exceptions=True)
+
+
+def _read(reader: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        return reader(raw)
+    except WireError as error:
+        raise invalid(f"not a discovery request: {error}") from error
 
 
 async def _next(iterator: AsyncIterator[bytes]) -> bytes | None:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.agent.sds.server import SecretServer
 from services.agent.xds_proxy.disk import LastGood
 from services.agent.xds_proxy.proxy import XdsProxy
 from windward.client.certificates import CertificateKeeper
@@ -50,6 +51,7 @@ class AgentState(Collector):
         self._last_good = last_good
         self._now = now
         self.proxy: XdsProxy | None = None
+        self.secrets: SecretServer | None = None
 
     def register(self, registry: CollectorRegistry) -> None:
         registry.register(self)
@@ -70,6 +72,13 @@ class AgentState(Collector):
         yield _counter(f"{prefix}last_good_failures", failed, disk.failures)
         if self.proxy is not None:
             yield from self._of_proxy(self.proxy)
+        if self.secrets is not None:
+            pushed = "Responses that hold secrets"
+            yield _counter(f"{prefix}secret_pushes", pushed, self.secrets.pushes)
+            refused = "Secrets that Envoy has refused"
+            yield _counter(f"{prefix}secret_rejected", refused, self.secrets.rejected)
+            files = "Times that the files of a secret could not be used"
+            yield _counter(f"{prefix}secret_file_failures", files, self.secrets.file_failures)
 
     def _of_proxy(self, proxy: XdsProxy) -> Iterator[Metric]:
         prefix = "windward_agent_"

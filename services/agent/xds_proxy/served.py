@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from services.agent.envoy.bootstrap import SOCKET
 from services.agent.envoy.compose import node_id
 from services.agent.sds.server import SecretServer
+from services.agent.sds.store import SecretStore
 from services.agent.settings import Settings
 from services.agent.xds_proxy.cache import Cache
 from services.agent.xds_proxy.disk import LastGood
@@ -77,17 +78,23 @@ class Served:
         channels = ChannelSource(pilots, server_name=pilot_name, source=source)
         proxy = self._told.proxy = XdsProxy(channels, cache, names=names)
         server = servers.new_server(interceptors=[ErrorInterceptor()])
-        server.add_generic_rpc_handlers((SecretServer(source).handlers(), proxy.handlers()))
+        secrets = SecretStore(source)
+        serving = self._told.secrets = SecretServer(secrets)
+        server.add_generic_rpc_handlers((serving.handlers(), proxy.handlers()))
         self._open_folder(Path(SOCKET))
         servers.listen_plaintext(server, f"unix:{SOCKET}", setting="--state-dir")
         self._own(Path(SOCKET), 0o600)
         await server.start()
-        keeping = asyncio.create_task(self._last_good.keep(cache, source, proxy.live_until))
         try:
-            yield proxy
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(secrets.run()),
+                    group.create_task(self._last_good.keep(cache, source, proxy.live_until)),
+                ]
+                yield proxy
+                for task in tasks:
+                    task.cancel()
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
             await self._last_good.finish(cache, source, proxy.live_until())
             await server.stop(0.5)
             await channels.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -9,27 +10,33 @@ import pytest
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from services.agent.sds.server import SERVICE, SecretServer, secrets_of
+from services.agent.sds.server import SERVICE, SecretServer
+from services.agent.sds.store import SecretStore
+from tests.unit.agent.sds.certificates import material, pair, put
 from windward.rpc import server as servers
 from windward.rpc.credentials import TlsMaterial, TlsSource
 from windward.rpc.errors import ErrorInterceptor
 from windward.xds.resource import SECRET
 
-FIRST = TlsMaterial(b"chain 1", b"key 1", b"roots 1")
-RENEWED = TlsMaterial(b"chain 2", b"key 2", b"roots 1")
-NEW_ROOTS = TlsMaterial(b"chain 2", b"key 2", b"roots 1 and 2")
+FIRST = material("first")
+RENEWED = material("renewed", FIRST.roots_pem)
+NEW_ROOTS = TlsMaterial(RENEWED.chain_pem, RENEWED.key_pem, FIRST.roots_pem + RENEWED.roots_pem)
 
 
 @pytest.fixture
 async def served(tmp_path):
     source = TlsSource(FIRST)
+    store = SecretStore(source, mounts={})
+    following = asyncio.create_task(store.run())
     server = servers.new_server(interceptors=[ErrorInterceptor()])
-    server.add_generic_rpc_handlers((SecretServer(source).handlers(),))
+    server.add_generic_rpc_handlers((SecretServer(store).handlers(),))
     servers.listen_plaintext(server, f"unix:{tmp_path}/s.sock", setting="--state-dir")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s.sock") as channel:
         yield source, channel
     await server.stop(None)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 def secret(raw: bytes) -> dict[str, bytes]:
@@ -47,10 +54,10 @@ def secret(raw: bytes) -> dict[str, bytes]:
     }
 
 
-CERTIFICATE_1 = {"name": b"default", "chain": b"chain 1", "key": b"key 1"}
-CERTIFICATE_2 = {"name": b"default", "chain": b"chain 2", "key": b"key 2"}
-ROOTS_1 = {"name": b"ROOTCA", "roots": b"roots 1"}
-ROOTS_2 = {"name": b"ROOTCA", "roots": b"roots 1 and 2"}
+CERTIFICATE_1 = {"name": b"default", "chain": FIRST.chain_pem, "key": FIRST.key_pem}
+CERTIFICATE_2 = {"name": b"default", "chain": RENEWED.chain_pem, "key": RENEWED.key_pem}
+ROOTS_1 = {"name": b"ROOTCA", "roots": FIRST.roots_pem}
+ROOTS_2 = {"name": b"ROOTCA", "roots": NEW_ROOTS.roots_pem}
 
 
 class Delta:
@@ -74,17 +81,6 @@ class Delta:
     async def end(self) -> None:
         await self.stream.done_writing()
         assert await self.stream.read() is grpc.aio.EOF
-
-
-def test_equal_material_makes_equal_versions():
-    first = secrets_of(FIRST, 1).by_type[SECRET]
-    again = secrets_of(FIRST, 2).by_type[SECRET]
-    renewed = secrets_of(RENEWED, 3).by_type[SECRET]
-    assert {name: item.version for name, item in first.items()} == {
-        name: item.version for name, item in again.items()
-    }
-    assert renewed["default"].version != first["default"].version
-    assert renewed["ROOTCA"].version == first["ROOTCA"].version
 
 
 async def test_delta_sends_what_was_asked_for(served):
@@ -174,6 +170,41 @@ async def test_fetch(served):
 
     assert await get("default") == [CERTIFICATE_1]
     assert await get("ROOTCA", "default") == [ROOTS_1, CERTIFICATE_1]
-    with pytest.raises(grpc.aio.AioRpcError) as unknown:
-        await get("another")
-    assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    for names in (("another",), ("default", "another"), ()):
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await get(*names)
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "default, ROOTCA and mounted files" in (unknown.value.details() or "")
+
+
+async def test_files_are_served_by_name_and_pushed_when_they_change(served, tmp_path):
+    _, channel = served
+    chain, key = pair("1")
+    name = put(tmp_path / "files", chain, key)
+    stream = Delta(channel)
+    await stream.send(resource_names_subscribe=[name])
+    assert await stream.secrets() == [{"name": name.encode(), "chain": chain, "key": key}]
+    chain, key = pair("2")
+    put(tmp_path / "new", chain, key)
+    for file in ("cert.pem", "key.pem"):
+        (tmp_path / "new" / file).rename(tmp_path / "files" / file)
+    assert await stream.secrets() == [{"name": name.encode(), "chain": chain, "key": key}]
+    await stream.end()
+
+
+@pytest.mark.parametrize("method", ["DeltaSecrets", "StreamSecrets"])
+async def test_what_is_no_request_is_refused(served, method):
+    _, channel = served
+    stream = channel.stream_stream(f"/{SERVICE}/{method}")()
+    await stream.write(b"\x12\x05abc")
+    with pytest.raises(grpc.aio.AioRpcError, match="not a discovery request") as refused:
+        await stream.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_names_without_end_are_refused(served):
+    _, channel = served
+    stream = Delta(channel)
+    await stream.send(resource_names_subscribe=[f"file-root:/{n}" for n in range(1001)])
+    with pytest.raises(grpc.aio.AioRpcError, match="more than 1000 secrets"):
+        await stream.stream.read()

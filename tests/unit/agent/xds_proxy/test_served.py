@@ -105,6 +105,7 @@ async def test_the_state_on_disk_is_served_with_no_control_plane_at_all(earlier)
         assert registry.get_sample_value("windward_agent_pilot_connected") == 0
         assert registry.get_sample_value("windward_agent_certificate_condition") == 0
         assert (registry.get_sample_value("windward_agent_config_age_seconds") or 0) > 0
+        assert registry.get_sample_value("windward_agent_secret_file_failures_total") == 0
         view = await config(made)
         assert view["configuration"]["source"] == "disk"
         assert view["configuration"]["resources"]["envoy.config.cluster.v3.Cluster"] == 1
