@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from windward.xds.bodies import Build
-from windward.xds.envelope import NONCE_FIELD, text_field
+from windward.xds.envelope import nonce_field
 from windward.xds.knowledge import ABSENT, Have, Refusal, Sent, TypeState
 from windward.xds.resource import (
     CLUSTER,
@@ -75,7 +75,10 @@ class Stream(ABC):
             for state in self._order:
                 if state.overlay:
                     state.reconsider()
-        self._rest = False
+            self._rest = False
+        for state in self._order:
+            if not state.busy:
+                state.follows(self.current)
 
     def _follow(self, before: ResourceSet, after: ResourceSet) -> bool:
         """Compare what may differ. Whether anything that the client wants does."""
@@ -180,7 +183,8 @@ class Stream(ABC):
                 if response is not None:
                     return response
         for state in self._order:
-            state.at_rest(self.current)
+            if state.busy:
+                state.at_rest(self.current)
         self._rest = True
         return None
 
@@ -223,11 +227,12 @@ class Stream(ABC):
             news, before, removed, current.version, current.revision, single
         )
         state.last_nonce = nonce
+        state.busy = True
         self.sent_type = url
         state.sent_revision = current.revision
         if url == CLUSTER:
             self._warm(news)
-        return body + text_field(NONCE_FIELD, nonce)
+        return body + nonce_field(nonce)
 
     def _warm(self, clusters: Iterable[Resource]) -> None:
         """These clusters are being sent: Envoy warms a changed cluster until its endpoints come again, even unchanged ones.

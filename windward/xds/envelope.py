@@ -12,7 +12,8 @@ from typing import Final
 
 from windward.xds.resource import Resource
 
-NONCE_FIELD: Final = 5
+NONCE_TAG: Final = b"\x2a"
+"""Field 5 of both responses, with a length before it."""
 
 
 def varint(number: int) -> bytes:
@@ -27,6 +28,11 @@ def varint(number: int) -> bytes:
 def text_field(number: int, value: str) -> bytes:
     encoded = value.encode()
     return varint(number << 3 | 2) + varint(len(encoded)) + encoded
+
+
+def nonce_field(nonce: str) -> bytes:
+    """The last field of a response; a nonce is ASCII and shorter than 128 bytes."""
+    return b"%b%c%b" % (NONCE_TAG, len(nonce), nonce.encode())
 
 
 def delta_body(
@@ -55,9 +61,9 @@ def delta_response(
     type_url: str, resources: Iterable[Resource], removed: Iterable[str], version: str, nonce: str
 ) -> bytes:
     """DeltaDiscoveryResponse, whole: nonce=5."""
-    return delta_body(type_url, resources, removed, version) + text_field(NONCE_FIELD, nonce)
+    return delta_body(type_url, resources, removed, version) + text_field(5, nonce)
 
 
 def sotw_response(type_url: str, resources: Iterable[Resource], version: str, nonce: str) -> bytes:
     """DiscoveryResponse, whole: nonce=5."""
-    return sotw_body(type_url, resources, (), version) + text_field(NONCE_FIELD, nonce)
+    return sotw_body(type_url, resources, (), version) + text_field(5, nonce)

@@ -91,6 +91,8 @@ class TypeState:
     acked_revision: int = 0
     acked_version: int = 0
     """The newest snapshot of which the client has answered all that concerns it; what it refused is in ``refused``."""
+    busy: bool = True
+    """Whether ``at_rest`` may have something to do: false implies that nothing is sent, due or withheld."""
     last_error: str = ""
     last_nonce: str = ""
     rejects: int = 0
@@ -111,10 +113,12 @@ class TypeState:
         return not self.pending and not self.trials
 
     def queue(self, names: Iterable[str]) -> None:
+        self.busy = True
         self.todo = sorted({*self.todo, *names}, reverse=True)
 
     def reconsider(self) -> None:
         """Look again at everything that the client does not have as it is in the set."""
+        self.busy = True
         self.todo = sorted(self.overlay.keys() | self.again, reverse=True)
 
     def forget(self, name: str) -> None:
@@ -169,7 +173,12 @@ class TypeState:
             if not table:
                 table.clear()  # an empty table keeps its size until it is cleared
         if self.settled and not self.todo:
-            self.acked_revision = max(self.acked_revision, current.revision)
-            self.acked_version = max(self.acked_version, current.version)
+            self.follows(current)
             if not self.refused:
                 self.last_error = ""
+            self.busy = bool(self.overlay)
+
+    def follows(self, current: ResourceSet) -> None:
+        """The client has answered everything of this set that concerns it."""
+        self.acked_version = current.version
+        self.acked_revision = max(self.acked_revision, current.revision)
