@@ -29,6 +29,9 @@ class Bodies:
         self._size = 0
         self._found: dict[object, tuple[bytes, tuple[Resource, ...]]] = {}
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def body(
         self,
         build: Build,
