@@ -21,7 +21,8 @@ from services.agent.dns.workload import workload_dns
 from tests.unit.agent.settings import settings
 
 async def main():
-    given = settings(dns_capture=True, dns_address="127.0.0.1:0", dns_resolv_conf=sys.argv[1])
+    both = ("10.0.0.7", "fd00::7")
+    given = settings(dns_capture=True, dns_address="127.0.0.1:0", dns_resolv_conf=sys.argv[1], instance_ips=both)
     async with workload_dns(given, CollectorRegistry()) as (dns, port):
         dns.names(name_tables(), ())
         print("port", port, flush=True)

@@ -117,6 +117,18 @@ async def curl(namespace: str, url: str) -> str:
     return await said("ip", "netns", "exec", namespace, "curl", "-sf", "-m", "5", url)
 
 
+async def locality(shop: Shop, vm: Vm) -> dict[str, str]:
+    """Where a caller's Envoy takes the machine to be."""
+    dumped = json.loads(await shop.admin("storefront-v1", "/clusters?format=json"))
+    found: dict[str, str] = next(
+        host["locality"]
+        for cluster in dumped["cluster_statuses"]
+        for host in cluster.get("host_statuses", [])
+        if host["address"].get("socket_address", {}).get("address") == vm.address
+    )
+    return found
+
+
 async def metrics(vm: Vm, ports: Path) -> str:
     url = f"http://{vm.address}:{json.loads(ports.read_bytes())['status']}/metrics"
     return await said("ip", "netns", "exec", vm.name, "curl", "-sf", "-m", "5", url)
@@ -162,6 +174,7 @@ async def test_a_machine_joins_is_called_calls_is_probed_and_leaves(shop: Shop, 
             await until(unhealthy, "it is registered, and its application fails the probe")
             vm.healthy.touch()
             await until(healthy, "its application succeeds")
+            assert await locality(shop, vm) == {"region": "eu", "zone": "west", "sub_zone": "a"}
             seen = json.loads(await curl(caller, "http://legacy:9080/"))
             assert "/sa/storefront" in seen["x-forwarded-client-cert"]
             answer = await curl(vm.name, "http://ratings.bookshop:9080/ratings/1")
