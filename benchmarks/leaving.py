@@ -19,7 +19,7 @@ import grpc
 from benchmarks.peer import METHOD, SERVICE
 from windward.local.mesh import Mesh
 
-HTTP_PORT, GRPC_PORT = 9080, 9090
+LANES = 32
 WORKLOADS = ("peer-a", "peer-b")
 TOPOLOGY = """
 config: mesh
@@ -79,49 +79,50 @@ spec: {mtls: {mode: STRICT}}
 
 
 class Requests:
-    """An open loop of GETs over kept connections; every answer that is not 200 is counted by what it was."""
+    """GETs at a steady rate over kept connections; every answer that is not 200 is counted by what it was.
+
+    At most LANES at a time: on a machine that cannot carry the rate, the rate falls instead of a queue growing.
+    """
 
     def __init__(self, host: str, port: int, rate: float) -> None:
         self._host, self._port, self._rate = host, port, rate
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._due = 0.0
         self.sent = 0
         self.failed: Counter[str] = Counter()
 
     async def run(self, stop: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        async with asyncio.TaskGroup() as group:
-            while not stop.is_set():
-                due = int((loop.time() - began) * self._rate)
-                for _ in range(min(due - self.sent, 32)):
-                    self.sent += 1
-                    group.create_task(self._one())
-                await asyncio.sleep(0.002)
-        for _, writer in self._idle:
-            writer.close()
+        self._due = asyncio.get_running_loop().time()
+        await asyncio.gather(*(self._lane(stop) for _ in range(LANES)))
 
-    async def _one(self) -> None:
-        try:
-            async with asyncio.timeout(10):
-                reader, writer = (
-                    self._idle.pop()
-                    if self._idle
-                    else await asyncio.open_connection(self._host, self._port)
-                )
-                writer.write(b"GET / HTTP/1.1\r\nHost: peer\r\n\r\n")
-                head = await reader.readuntil(b"\r\n\r\n")
-                status = head.split(b" ", 2)[1].decode()
-                if status != "200":
-                    self.failed[status] += 1
-                    writer.close()
-                    return
-                await reader.readexactly(2)
-                if b"connection: close" in head.lower():
-                    writer.close()
-                else:
-                    self._idle.append((reader, writer))
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            self.failed[type(error).__name__] += 1
+    async def _lane(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        while not stop.is_set():
+            self._due = max(self._due + 1 / self._rate, loop.time() - 0.1)
+            await asyncio.sleep(self._due - loop.time())
+            self.sent += 1
+            try:
+                async with asyncio.timeout(10):
+                    streams = streams or await asyncio.open_connection(self._host, self._port)
+                    status, keep = await _get(*streams)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                status, keep = type(error).__name__, False
+            if status != "200":
+                self.failed[status] += 1
+            if not keep and streams is not None:
+                streams[1].close()
+                streams = None
+        if streams is not None:
+            streams[1].close()
+
+
+async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, bool]:
+    """(status, whether the connection stays)."""
+    writer.write(b"GET / HTTP/1.1\r\nHost: peer\r\n\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
+    await reader.readexactly(length)
+    return head.split(b" ", 2)[1].decode(), b"connection: close" not in head
 
 
 async def streams(address: str, count: int, seconds: float) -> Counter[str]:
@@ -148,19 +149,24 @@ async def streams(address: str, count: int, seconds: float) -> Counter[str]:
 async def measure(rate: float, open_streams: int, stream_s: float) -> dict[str, object]:
     """Each of two workloads in turn told to leave, while requests and streams go on; and come back."""
     with tempfile.TemporaryDirectory(prefix="ww-") as folder:
-        base = Path(folder)
-        (base / "mesh").mkdir()
-        (base / "mesh" / "peer.yaml").write_text(CONFIG)
-        (base / "topology.yaml").write_text(TOPOLOGY)
-        mesh = Mesh(base / "run", base / "topology.yaml", gateway_port=0)
+        mesh = Mesh(Path(folder) / "run", write_topology(Path(folder)), gateway_port=0)
         await mesh.up()
         try:
-            return await _leave_in_turn(mesh, rate, open_streams, stream_s)
+            return await leave_in_turn(mesh, rate, open_streams, stream_s)
         finally:
             await mesh.down()
 
 
-async def _leave_in_turn(
+def write_topology(folder: Path) -> Path:
+    """A gateway and two workloads of one service, as files of a local mesh."""
+    (folder / "mesh").mkdir()
+    (folder / "mesh" / "peer.yaml").write_text(CONFIG)
+    path = folder / "topology.yaml"
+    path.write_text(TOPOLOGY)
+    return path
+
+
+async def leave_in_turn(
     mesh: Mesh, rate: float, open_streams: int, stream_s: float
 ) -> dict[str, object]:
     gateway = mesh.topology.gateway
@@ -169,6 +175,7 @@ async def _leave_in_turn(
     requests, stop = Requests(host, gateway.port, rate), asyncio.Event()
     broken: Counter[str] = Counter()
     took = []
+    began = monotonic()
     loading = asyncio.create_task(requests.run(stop))
     for name in WORKLOADS:
         streaming = asyncio.create_task(streams(f"{host}:{gateway.port}", open_streams, stream_s))
@@ -181,6 +188,7 @@ async def _leave_in_turn(
     return {
         "mode": mesh.mode.value,
         "requests": requests.sent,
+        "requests_per_s": round(requests.sent / (monotonic() - began), 1),
         "failed_requests": dict(requests.failed),
         "streams": open_streams * len(WORKLOADS),
         "failed_streams": dict(broken),
