@@ -1,6 +1,7 @@
 """``python -m benchmarks SCENARIO [options] --json FILE``: measurements, each one flat JSON object and a table.
 
 dns            the agent's DNS proxy: latency and CPU of the mesh's own names
+leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
 xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
 xds-route      likewise: one VirtualService changes
@@ -44,6 +45,12 @@ def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
     return dns.measure()
 
 
+def _leases(_: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import leases
+
+    return leases.measure()
+
+
 def _mesh(options: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks import mesh
 
@@ -58,6 +65,7 @@ def _xds(options: argparse.Namespace) -> Mapping[str, Any]:
 
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
     "dns": _dns,
+    "leases": _leases,
     "mesh": _mesh,
     **dict.fromkeys(XDS, _xds),
 }

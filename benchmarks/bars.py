@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from benchmarks import dns, mesh
+from benchmarks import dns, leases, mesh
 from benchmarks.rows import Row
 from benchmarks.xds import bars as xds_bars
 
@@ -59,10 +59,12 @@ def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
     """Of the Bookshop's mesh, the agent and the command line."""
     figures = asyncio.run(mesh.measure(50))
     names = dns.measure()
+    held = leases.measure()
     taken_ms, taken_s = help_ms(), setup_s()
     raw: dict[str, object] = {
         "mesh": figures,
         "dns": names,
+        "leases": held,
         "help_ms": taken_ms,
         "setup_s": taken_s,
     }
@@ -73,6 +75,7 @@ def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
         Row("change -> the gateway serves it, p99, ms", float(served), 1000),
         Row("command -> mesh ready, s", float(figures["up_s"]), 60),
         Row("DNS, the mesh's own names, p50, ms", names_ms, 1),
+        *leases.rows(held),
         Row("windward --help, ms", taken_ms, 200),
         Row("set-up when up to date, s", taken_s, 0.5),
     ], raw

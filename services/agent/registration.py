@@ -17,9 +17,11 @@ from windward.telemetry.logging import get_logger
 
 log = get_logger()
 CALL_TIMEOUT_S = 3.0
+CALL_TIMEOUT_LEAST_S = 1.0
 CALL_TIMEOUT_TTLS = 0.2
-"""A Pilot that hangs may cost a fifth of the lease: renewed at a third of it, there is time for two others."""
 RETRY_S = 0.5
+FIRST_TTL_S = 15.0
+"""Before Pilot has said one."""
 INBOUND_WAIT_S = 5.0
 """A workload that no service selects gets no inbound configuration: it is registered all the same."""
 MOVE_ON = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
@@ -41,7 +43,8 @@ class Registration:
         )
         self._since = 0.0
         self._lease = 0
-        self._timeout_s = CALL_TIMEOUT_S
+        self._ttl_s = FIRST_TTL_S
+        self._failures = 0
         self.registered = asyncio.Event()
         self.problem = "not registered yet"
 
@@ -62,19 +65,22 @@ class Registration:
             try:
                 answer = await self._stub().Register(
                     registry_pb2.RegisterRequest(workload=self._workload(), lease_id=self._lease),
-                    timeout=CALL_TIMEOUT_S,
+                    timeout=timeout_s(self._failures, self._ttl_s),
                 )
             except grpc.aio.AioRpcError as error:
                 self._failed(error)
-                await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
+                again_s = pause_s(self._failures, self._ttl_s / 3)
+                await asyncio.sleep(again_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
                 continue
+            self._failures = 0
             if not self.registered.is_set():
                 log.info("workload.registered", lease=answer.lease_id, pilot=self._channels.address)
             self._lease = answer.lease_id
             self._health.follow(
                 answer.readiness_probe if answer.HasField("readiness_probe") else None
             )
-            third_s = answer.ttl.ToTimedelta().total_seconds() / 3
+            self._ttl_s = answer.ttl.ToTimedelta().total_seconds()
+            third_s = self._ttl_s / 3
             if not self._serving:
                 await self._until_serving(third_s)
                 continue
@@ -125,9 +131,24 @@ class Registration:
         )
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
+        self._failures += 1
         problem = f"{error.code().name}: {error.details()}"
         if problem != self.problem:
             log.warning("workload.not_registered", reason=problem, pilot=self._channels.address)
         self.problem = problem
         if error.code() in MOVE_ON:
             self._channels.next_address()
+
+
+def timeout_s(failures: int, ttl_s: float) -> float:
+    """How long to wait for a Pilot: one that hangs may cost a fifth of the lease, so that there is time for others.
+
+    Who has failed already is more patient: it may be that all are slow.
+    """
+    first_s = max(CALL_TIMEOUT_LEAST_S, ttl_s * CALL_TIMEOUT_TTLS)
+    return min(CALL_TIMEOUT_S, first_s * float(2 ** min(failures, 8)))
+
+
+def pause_s(failures: int, most_s: float) -> float:
+    """After a failure: longer each time, so that many who fail together let some of them succeed."""
+    return min(RETRY_S * float(2 ** min(failures - 1, 8)), most_s)

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from services.pilot.api.access import Access
+from services.pilot.api.claims import Claims
 from services.pilot.api.probe import readiness_probe
 from windward import registration
 from windward.api.registry.v1 import registry_pb2, registry_pb2_grpc
 from windward.config.hosts import is_dns_label
 from windward.config.stored import decode_stored
 from windward.config.workload_group import WorkloadGroup
+from windward.identity.spiffe_id import SpiffeId
 from windward.registration import RegisteredWorkload
 from windward.rpc.errors import RefusedError, denied, invalid, not_found
 from windward.store.errors import Conflict, LeaseLost
@@ -34,19 +38,44 @@ from windward.telemetry.logging import get_logger
 
 log = get_logger()
 ATTEMPTS = 5
+AT_ONCE = 32
+"""Registrations under way; the others wait in line. When a thousand agents come at once, each of them would otherwise be so
+slow that all give up, and come again."""
 MOST_LABELS = 64
 
 
 class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
-    def __init__(self, store: Store, access: Access, ttl_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        access: Access,
+        ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._access = access
         self._ttl_s = ttl_s
+        self._clock = clock
+        self._claims = Claims(ttl_s)
+        self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def Register(  # noqa: N802  the wire's name
         self, request: registry_pb2.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.RegisterResponse:
         caller = self._access.caller(context)
+        if known := self._claims.known(caller, request, self._clock()):
+            try:
+                await self._store.keep_alive(request.lease_id)
+            except LeaseLost:
+                self._claims.forget(request.workload.namespace, request.workload.name)
+            else:
+                return known
+        async with self._gate:
+            return await self._register(caller, request)
+
+    async def _register(
+        self, caller: SpiffeId, request: registry_pb2.RegisterRequest
+    ) -> registry_pb2.RegisterResponse:
         workload, group = await self._record(request.workload)
         if caller.workload != (workload.namespace, workload.service_account):
             raise denied(
@@ -64,12 +93,14 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 continue
             ttl = Duration()
             ttl.FromMilliseconds(int(self._ttl_s * 1000))
-            return registry_pb2.RegisterResponse(
+            answer = registry_pb2.RegisterResponse(
                 lease_id=lease,
                 ttl=ttl,
                 revision=revision,
                 readiness_probe=readiness_probe(group.probe) if group.probe else None,
             )
+            self._claims.checked(caller, request, answer, self._clock())
+            return answer
         raise RefusedError(
             grpc.StatusCode.ABORTED, "the registration is being changed by somebody else"
         )
@@ -161,6 +192,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.DeregisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.DeregisterResponse:
         caller = self._access.caller(context)
+        self._claims.forget(request.namespace, request.name)
         key, beside = _keys(request.namespace, request.name)
         for _ in range(ATTEMPTS):
             entry, held = await asyncio.gather(self._store.get(key), self._store.get(beside))

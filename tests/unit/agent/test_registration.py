@@ -191,3 +191,23 @@ async def test_an_application_that_fails_its_probe_is_told_unhealthy_and_the_sid
             await agent.registration.registered.wait()
             told = [(await pilot.registered.get()).workload.unhealthy for _ in range(4)]
         assert told == [True] * 4
+
+
+def test_who_fails_asks_less_often_and_more_patiently():
+    assert [module.pause_s(failures, 5.0) for failures in range(1, 7)] == [0.5, 1, 2, 4, 5, 5]
+    assert [module.timeout_s(failures, 6.0) for failures in range(4)] == pytest.approx(
+        [1.2, 2.4, 3, 3]
+    )
+    assert module.timeout_s(0, 1.0) == 1.0
+    assert module.pause_s(10**6, 5.0) == module.timeout_s(10**6, 5.0) + 2.0
+
+
+async def test_a_success_makes_it_prompt_again(pilot, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    pilot.refusal = (grpc.StatusCode.UNAVAILABLE, "not now")
+    async with Agent(pilot.address) as agent:
+        while agent.registration._failures < 3:
+            await asyncio.sleep(0.01)
+        pilot.refusal = None
+        await agent.registration.registered.wait()
+        assert agent.registration._failures == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService
-from services.pilot.api.registry import ATTEMPTS, MOST_LABELS, RegistryService
+from services.pilot.api.registry import AT_ONCE, ATTEMPTS, MOST_LABELS, RegistryService
 from services.pilot.xds.connected import ConnectedProxies
 from tests.unit.pilot_api.callers import (
     ADMINISTRATOR,
@@ -27,7 +28,7 @@ from windward.rpc.errors import RefusedError
 from windward.store.errors import LeaseLost
 from windward.store.keys import REGISTRATIONS, endpoint_key, endpoint_lease_key
 from windward.store.memory import MemoryStore
-from windward.store.protocol import Deleted, Lease
+from windward.store.protocol import Deleted, Entry, Lease
 
 TTL_S = 15.0
 KEY = endpoint_key("shop", "reviews-v1")
@@ -43,13 +44,15 @@ class Clock:
         return self.now
 
 
-async def a_service(store: MemoryStore, **template: Any) -> RegistryService:
+async def a_service(
+    store: MemoryStore, clock: Clock | None = None, **template: Any
+) -> RegistryService:
     access = Access(TRUST_DOMAIN)
     config = ConfigService(store, access, ConnectedProxies(), "")
     administrator: Any = Caller(ADMINISTRATOR)
     answer = await config.Apply(an_apply(a_workload_group("reviews", **template)), administrator)
     assert answer.revision, answer.findings
-    return RegistryService(store, access, TTL_S)
+    return RegistryService(store, access, TTL_S, clock or Clock())
 
 
 def a_request(lease_id: int = 0, **fields: Any) -> registry_pb2.RegisterRequest:
@@ -143,6 +146,83 @@ async def test_a_lost_lease_is_claimed_again_without_a_word_about_the_record():
     entry = await store.get(KEY)
     assert entry is not None
     assert entry.mod_revision == first.revision
+
+
+class Counted(MemoryStore):
+    """Counts what is asked of it; can be slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.at_once = self.most_at_once = 0
+        self.slow = asyncio.Event()
+        self.slow.set()
+
+    async def get(self, key: str, *, revision: int | None = None) -> Entry | None:
+        self.reads += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self.slow.wait()
+        self.at_once -= 1
+        return await super().get(key, revision=revision)
+
+
+async def test_two_of_three_renewals_do_not_look_at_the_store():
+    clock, store = Clock(), Counted()
+    service = await a_service(store, clock)
+    answer = await service.Register(a_request(), AGENT)
+    store.reads = 0
+    for _ in range(2):
+        clock.now += TTL_S / 3
+        assert await service.Register(a_request(answer.lease_id), AGENT) == answer
+    assert store.reads == 0
+    clock.now += TTL_S / 3
+    await service.Register(a_request(answer.lease_id), AGENT)
+    assert store.reads > 0
+
+
+async def test_what_is_said_differently_is_looked_at():
+    store = Counted()
+    service = await a_service(store)
+    answer = await service.Register(a_request(), AGENT)
+    for request in (a_request(answer.lease_id, unhealthy=True), a_request(labels={"a": "b"})):
+        store.reads = 0
+        await service.Register(request, AGENT)
+        assert store.reads > 0
+    store.reads = 0
+    other: Any = Caller("spiffe://cluster.local/ns/shop/sa/ratings")
+    call = service.Register(a_request(answer.lease_id), other)
+    assert await code_of(call) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_workload_that_was_deregistered_is_written_again():
+    store = MemoryStore()
+    service = await a_service(store)
+    answer = await service.Register(a_request(), AGENT)
+    request = registry_pb2.DeregisterRequest(namespace="shop", name="reviews-v1")
+    await service.Deregister(request, AGENT)
+    await service.Register(a_request(answer.lease_id), AGENT)
+    assert await lease_of(store)
+    assert (await record(store)).name == "reviews-v1"
+
+
+async def test_many_agents_at_once_wait_in_line():
+    store = Counted()
+    service = await a_service(store)
+    store.slow.clear()
+    calls = [
+        asyncio.create_task(service.Register(a_request(name=f"reviews-{number}"), AGENT))
+        for number in range(3 * AT_ONCE)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert store.most_at_once == AT_ONCE
+    calls[0].cancel()
+    store.slow.set()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert (
+        sum(isinstance(item, registry_pb2.RegisterResponse) for item in answers) == len(calls) - 1
+    )
 
 
 async def test_any_pilot_renews_the_lease_that_another_granted():
@@ -351,7 +431,8 @@ async def test_workloads_are_listed_by_namespace_to_readers_alone():
 
 async def test_the_groups_probe_is_told_with_every_answer():
     store = MemoryStore()
-    service = await a_service(store)
+    clock = Clock()
+    service = await a_service(store, clock)
     answer = await service.Register(a_request(), AGENT)
     assert not answer.HasField("readiness_probe")
     config = ConfigService(store, Access(TRUST_DOMAIN), ConnectedProxies(), "")
@@ -360,5 +441,6 @@ async def test_the_groups_probe_is_told_with_every_answer():
     administrator: Any = Caller(ADMINISTRATOR)
     applied = await config.Apply(an_apply(group), administrator)
     assert applied.revision, applied.findings
+    clock.now += TTL_S
     answer = await service.Register(a_request(answer.lease_id), AGENT)
     assert answer.readiness_probe.tcp_socket.port == 8080

@@ -122,21 +122,26 @@ class Connection:
             self._raise(error, endpoint)
         return result
 
-    async def first_answer(self, method: Any, request: Message) -> Any:
-        """Open a stream, send one request, take one answer, end it. Raises Interrupted or a StoreError."""
+    async def answers(self, method: Any, requests: Sequence[Message]) -> list[Any]:
+        """Open a stream, send requests, take an answer for each, end it. Raises Interrupted or a StoreError."""
         endpoint = self.endpoint
         stream = method(timeout=CALL_TIMEOUT_S, metadata=await self.metadata())
+        taken: list[Any] = []
         try:
-            await stream.write(request)
-            answer = await stream.read()
+            for request in requests:
+                await stream.write(request)
+            while (
+                len(taken) < len(requests) and (answer := await stream.read()) is not grpc.aio.EOF
+            ):
+                taken.append(answer)
         except grpc.aio.AioRpcError as error:
             self._raise(error, endpoint)
         finally:
             stream.cancel()
-        if answer is grpc.aio.EOF:
+        if len(taken) < len(requests):
             self.rotate(endpoint)
             raise Interrupted
-        return answer
+        return taken
 
     async def idempotent(self, method: str, request: Message, answer: type[M]) -> M:
         """Attempts until one succeeds or the time is over. Raises Unavailable then."""

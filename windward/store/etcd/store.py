@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from windward.api.store.v1 import etcd_pb2 as wire
 from windward.store.errors import Conflict, LeaseLost, Uncertain
 from windward.store.etcd.connection import Connection, Interrupted, Tls
+from windward.store.etcd.renewals import Renewals
 from windward.store.etcd.watch import watch_prefix
 from windward.store.memory import check_size
 from windward.store.protocol import (
@@ -38,6 +39,7 @@ class EtcdStore:
         password: str = "",
     ) -> None:
         self._connection = Connection(endpoints, tls=tls, user=user, password=password)
+        self._renewals = Renewals(self._connection)
 
     async def get(self, key: str, *, revision: int | None = None) -> Entry | None:
         request = wire.RangeRequest(key=key.encode(), revision=revision or 0)
@@ -132,25 +134,18 @@ class EtcdStore:
         return Lease(answer.ID, float(answer.TTL))
 
     async def keep_alive(self, lease: int) -> float:
-        """One renewal over a short stream: agents renew every third of a TTL, far too seldom to keep one open each."""
+        """Renewed together with whatever else is to be renewed at this moment."""
         for _ in range(ATTEMPTS):
             endpoint = self._connection.endpoint
-            call = self._connection.channel().stream_stream(
-                "/etcdserverpb.Lease/LeaseKeepAlive",
-                request_serializer=wire.LeaseKeepAliveRequest.SerializeToString,
-                response_deserializer=wire.LeaseKeepAliveResponse.FromString,
-            )
             try:
-                answer = await self._connection.first_answer(
-                    call, wire.LeaseKeepAliveRequest(ID=lease)
-                )
+                ttl_s = await self._renewals.renew(lease)
             except Interrupted:
                 self._connection.rotate(endpoint)
                 await asyncio.sleep(0.1)
                 continue
-            if answer.TTL <= 0:
+            if ttl_s <= 0:
                 raise LeaseLost(f"lease {lease:x} has expired")
-            return float(answer.TTL)
+            return float(ttl_s)
         raise Uncertain("etcd does not answer; whether the lease lives is not known")
 
     async def revoke(self, lease: int) -> None:
@@ -171,6 +166,7 @@ class EtcdStore:
         )
 
     async def close(self) -> None:
+        await self._renewals.close()
         await self._connection.close()
 
 
