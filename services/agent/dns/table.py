@@ -75,7 +75,9 @@ class NameTable:
         self._own = message.wire_name(f"{namespace}.svc.{domain}")
         self._svc = message.wire_name(f"svc.{domain}")
         self._domain = message.wire_name(domain)
-        self._search = tuple(_usable(search))
+        self._domains: Sequence[str] = ()
+        self._search: tuple[bytes, ...] = ()
+        self.search_in(search)
         self._names: dict[bytes, Entry] = {}
         self._contested: dict[bytes, list[Entry]] = {}
         self._held: dict[str, tuple[bytes, ...]] = {}
@@ -90,6 +92,11 @@ class NameTable:
         """(name, entry), by name."""
         for name in sorted(self._names):
             yield _text(name), self._names[name]
+
+    def search_in(self, domains: Sequence[str]) -> None:
+        """From now on the workload's resolver appends these."""
+        if domains is not self._domains:
+            self._domains, self._search = domains, tuple(_usable(domains))
 
     def apply(self, upserts: Mapping[str, bytes], removed: Iterable[str]) -> tuple[str, ...]:
         """Replace and remove resources; says what is wrong with those that were refused, which stay as they were.

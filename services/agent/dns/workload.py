@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from services.agent.dns.metrics import DnsMetrics
 from services.agent.dns.proxy import DnsProxy
-from services.agent.dns.resolv import ResolvConf
+from services.agent.dns.resolv import ResolvConf, Server
 from services.agent.dns.table import NameTable
 from services.agent.dns.upstream import Asking, Upstream
 from services.agent.settings import Settings
@@ -32,24 +32,28 @@ ADDRESS_AT = 10
 
 class WorkloadDns:
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
-        resolvers = ResolvConf(Path(settings.dns_resolv_conf), monotonic)
+        self._resolv_conf = ResolvConf(Path(settings.dns_resolv_conf), monotonic)
         asking = Asking(
             timeout_s=settings.dns_upstream_timeout, parallel=settings.dns_upstream_parallel
         )
-        upstream = Upstream(
-            lambda: resolvers.current().servers, lambda: secrets.randbelow(1 << 16), asking
-        )
+        upstream = Upstream(self._servers, lambda: secrets.randbelow(1 << 16), asking)
         self._metrics = DnsMetrics(registry)
         self._table = NameTable(
             namespace=settings.namespace,
             domain=settings.dns_domain,
-            search=resolvers.current().search,
+            search=self._resolv_conf.current().search,
             families={
                 ip_address(address).version
                 for address in (settings.address, *settings.instance_ips)
             },
         )
         self.proxy = DnsProxy(self._table, upstream, random.shuffle, perf_counter, self._metrics)
+
+    def _servers(self) -> Sequence[Server]:
+        """Asked for each name that is not the mesh's: a search domain that is new here makes such names, once."""
+        found = self._resolv_conf.current()
+        self._table.search_in(found.search)
+        return found.servers
 
     def names(self, upserts: Mapping[str, bytes], removed: Iterable[str]) -> None:
         """Take in name tables as Pilot sends them: resource -> serialised NameTable.

@@ -3,6 +3,7 @@ import pytest
 from dnslib import RCODE
 from prometheus_client import CollectorRegistry, generate_latest
 
+from services.agent.dns import resolv
 from services.agent.dns.workload import debug_routes, workload_dns
 from tests.unit.agent.dns.resolver import question
 from tests.unit.agent.dns.test_proxy import over_udp, records
@@ -47,6 +48,18 @@ async def test_names_are_shown_to_this_machine_alone(tmp_path):
         assert (await show(Request("GET", "/debug/ndsz", {}, "10.0.0.2"))).status == 403
     without = debug_routes(None)["GET", "/debug/ndsz"]
     assert (await without(Request("GET", "/debug/ndsz", {}, "::1"))).status == 404
+
+
+async def test_a_search_domain_that_is_new_is_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolv, "LOOK_AGAIN_S", 0.0)
+    given = made(tmp_path)
+    async with workload_dns(given, CollectorRegistry()) as (dns, port):
+        assert dns is not None
+        dns.names(one("db.example.com", "10.0.0.1"), ())
+        (tmp_path / "resolv.conf").write_text("search moved.example.net\n")
+        alias = question("db.example.com.moved.example.net")
+        assert (await over_udp(alias, port)).header.rcode == RCODE.SERVFAIL
+        assert [kind for _, kind, _ in records(await over_udp(alias, port))] == ["CNAME", "A"]
 
 
 async def test_a_workload_of_both_families_is_told_both(tmp_path):
