@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from windward.local.addresses import free_port
@@ -35,20 +36,37 @@ def find_etcd() -> tuple[str, bool]:
     )
 
 
-def etcd_command(data: Path, *, client_port: int, peer_port: int) -> list[str]:
-    """The command line of a single etcd on loopback, its data below ``data``."""
+NAME = "windward"
+
+
+def etcd_command(
+    data: Path,
+    *,
+    client_port: int,
+    peer_port: int,
+    name: str = NAME,
+    members: Mapping[str, int] | None = None,
+) -> list[str]:
+    """The command line of an etcd on loopback, its data below ``data``.
+
+    ``members``: name -> peer port of every member of its cluster, itself included; by default it is alone.
+    """
     binary, development = find_etcd()
     peer = f"http://127.0.0.1:{peer_port}"
     client = f"http://127.0.0.1:{client_port}"
+    cluster = [
+        f"{member}=http://127.0.0.1:{port}"
+        for member, port in (members or {name: peer_port}).items()
+    ]
     command = [
         binary,
-        "--name=windward",
+        f"--name={name}",
         f"--data-dir={data}",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
-        f"--initial-cluster=windward={peer}",
+        f"--initial-cluster={','.join(cluster)}",
         "--auto-compaction-mode=periodic",
         "--auto-compaction-retention=1h",
         "--logger=zap",
@@ -65,10 +83,12 @@ def etcd_command(data: Path, *, client_port: int, peer_port: int) -> list[str]:
 class EtcdProcess:
     """One etcd on free loopback ports; for tests, which kill, stop and resume it."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, name: str = NAME) -> None:
         self._data = data
+        self.name = name
         self.client_port = free_port("127.0.0.1")
-        self._peer_port = free_port("127.0.0.1")
+        self.peer_port = free_port("127.0.0.1")
+        self.members: Mapping[str, int] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -81,7 +101,13 @@ class EtcdProcess:
 
     async def start(self) -> None:
         """Start (again, on the same data and ports) and wait until it is healthy."""
-        command = etcd_command(self._data, client_port=self.client_port, peer_port=self._peer_port)
+        command = etcd_command(
+            self._data,
+            client_port=self.client_port,
+            peer_port=self.peer_port,
+            name=self.name,
+            members=self.members,
+        )
         setpriv = shutil.which("setpriv")
         guarded = [setpriv, "--pdeathsig", "KILL", *command] if setpriv else command
         self._process = await asyncio.create_subprocess_exec(
@@ -103,6 +129,10 @@ class EtcdProcess:
             return False
         return status == 200 and b'"true"' in body
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def kill(self) -> None:
         """Kill -9, and wait until it is dead."""
         assert self._process is not None
@@ -119,7 +149,7 @@ class EtcdProcess:
         self._process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is None or not self.running:
             return
         self._process.send_signal(signal.SIGCONT)
         self._process.terminate()
@@ -127,3 +157,27 @@ class EtcdProcess:
             await asyncio.wait_for(self._process.wait(), 5)
         except TimeoutError:
             await self.kill()
+
+
+class EtcdCluster:
+    """Several etcds that are one store; for tests, which stop one of them."""
+
+    def __init__(self, folder: Path, size: int = 3) -> None:
+        self.members = [
+            EtcdProcess(folder / f"member-{number}", f"member-{number}") for number in range(size)
+        ]
+        ports = {member.name: member.peer_port for member in self.members}
+        for member in self.members:
+            member.members = ports
+
+    @property
+    def url(self) -> str:
+        return "etcd://" + ",".join(member.endpoint for member in self.members)
+
+    async def start(self) -> None:
+        """All at once: none is healthy before most are there."""
+        await asyncio.gather(*(member.start() for member in self.members))
+
+    async def stop(self) -> None:
+        """By SIGKILL: the last members would wait for a quorum that is no more."""
+        await asyncio.gather(*(member.kill() for member in self.members if member.running))

@@ -10,7 +10,7 @@ import pytest
 
 from windward.local import etcd as module
 from windward.local.errors import LocalMeshError
-from windward.local.etcd import EtcdProcess, etcd_command, find_etcd
+from windward.local.etcd import EtcdCluster, EtcdProcess, etcd_command, find_etcd
 from windward.store.open import open_store
 from windward.store.protocol import Transaction, Write
 
@@ -62,3 +62,13 @@ async def test_it_keeps_its_data_and_its_port_over_a_kill(tmp_path: Path):
     finally:
         await process.stop()
     await process.stop()
+
+
+def test_a_member_of_a_cluster_knows_the_others(tmp_path: Path):
+    members = {"a": 2, "b": 4}
+    command = etcd_command(tmp_path, client_port=1, peer_port=2, name="a", members=members)
+    assert "--name=a" in command
+    assert "--initial-cluster=a=http://127.0.0.1:2,b=http://127.0.0.1:4" in command
+    made = EtcdCluster(tmp_path, 3)
+    assert made.url == "etcd://" + ",".join(member.endpoint for member in made.members)
+    assert all(len(member.members or {}) == 3 for member in made.members)
