@@ -1,0 +1,66 @@
+"""What is counted is what a scrape shows, under Istio's names."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from services.pilot import metrics
+from services.pilot.pushes import Pushes
+from windward.xds.resource import CLUSTER, ENDPOINT
+
+
+def a_registry(pushes: Pushes) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(pushes)
+    return registry
+
+
+def test_pushes_are_counted_by_type():
+    pushes = Pushes()
+    for url in (CLUSTER, ENDPOINT, ENDPOINT, "type.googleapis.com/example.Other"):
+        pushes.record(url, 100, 0.001, 0.002)
+    value = a_registry(pushes).get_sample_value
+    counts = {
+        short: value("pilot_xds_pushes_total", {"type": short}) for short in ("cds", "eds", "other")
+    }
+    assert counts == {"cds": 1, "eds": 2, "other": 1}
+    assert value("pilot_xds_pushes_total", {"type": "rds"}) is None
+
+
+def test_distributions_are_cumulative():
+    pushes = Pushes()
+    for size, sent_s in ((1, 0.00005), (10_000, 0.0005), (10_001, 50.0)):
+        pushes.record(CLUSTER, size, 0.0, sent_s)
+    value = a_registry(pushes).get_sample_value
+    sizes = [
+        value("pilot_xds_config_size_bytes_bucket", {"type": "cds", "le": bound})
+        for bound in ("1", "10000", "1000000", "+Inf")
+    ]
+    assert sizes == [1, 2, 3, 3]
+    assert value("pilot_xds_config_size_bytes_sum", {"type": "cds"}) == 20_002
+    assert value("pilot_xds_send_time_bucket", {"type": "cds", "le": "30"}) == 2
+    assert value("pilot_xds_send_time_count", {"type": "cds"}) == 3
+
+
+def test_the_time_of_a_push_holds_its_sending():
+    pushes = Pushes()
+    pushes.record(CLUSTER, 1, 0.25, 0.5)
+    value = a_registry(pushes).get_sample_value
+    assert value("pilot_xds_push_time_sum", {"type": "cds"}) == 0.75
+    assert value("pilot_xds_send_time_sum", {"type": "cds"}) == 0.5
+
+
+def test_versions_that_proxies_claim_are_bounded():
+    for number in range(100):
+        metrics.connected(f"{number}" * 100, 1)
+    try:
+        labels = [
+            sample.labels["version"]
+            for family in metrics.CONNECTED.collect()
+            for sample in family.samples
+        ]
+        assert len(labels) <= metrics.MOST_VERSIONS + 1
+        assert max(map(len, labels)) <= 40
+    finally:
+        for number in range(100):
+            metrics.connected(f"{number}" * 100, -1)
