@@ -47,6 +47,31 @@ RETRIED = (
 )
 
 
+KILLED = ("pilot", "mixer", "citadel", "etcd")
+RATE = 200.0
+OPEN_RULE = """
+apiVersion: config.istio.io/v1alpha2
+kind: handler
+metadata: {name: open, namespace: bookshop}
+spec: {compiledAdapter: denier}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: instance
+metadata: {name: open, namespace: bookshop}
+spec: {compiledTemplate: checknothing}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: rule
+metadata:
+  name: open
+  namespace: bookshop
+  annotations: {windward.io/fail-policy: open}
+spec:
+  match: request.path == "/books/7"
+  actions: [{handler: open, instances: [open]}]
+"""
+
+
 @pytest.fixture
 def twins(folder: Path) -> Path:
     """Two catalogs behind a gateway, and the Bookshop's configuration."""
@@ -59,9 +84,11 @@ def twins(folder: Path) -> Path:
 async def test_killing_each_part_of_the_control_plane_fails_no_request(folder: Path, twins: Path):
     async with running(folder / "run", twins) as shop, shop:
         await shop.apply(TO_CATALOG)
+        await shop.apply(OPEN_RULE)
         stop = asyncio.Event()
-        loading = asyncio.create_task(shop.load("/books/1", 200, stop))
-        for name in ("pilot", "mixer", "citadel", "etcd"):
+        began = asyncio.get_running_loop().time()
+        loading = asyncio.create_task(shop.load("/books/1", RATE, stop))
+        for name in KILLED:
             child = shop.mesh.parts[name].child
             assert child is not None
             restarts = child.restarts
@@ -75,10 +102,13 @@ async def test_killing_each_part_of_the_control_plane_fails_no_request(folder: P
                 TO_CATALOG + f"  - {{name: after-{name}, directResponse: {{status: 204}}}}\n"
             )
             await shop.in_force(response.revision)
+        counts = {name: part.child.restarts for name, part in shop.mesh.parts.items() if part.child}
         stop.set()
         load = await loading
+        took_s = asyncio.get_running_loop().time() - began
     assert load.failed == 0, (load.statuses, load.errors)
-    assert load.statuses[200] > 500
+    assert load.statuses[200] >= 0.9 * RATE * took_s, "the load was what it says"
+    assert counts == {name: int(name in KILLED) for name in counts}, "nothing else restarted"
 
 
 async def test_a_killed_workload_receives_no_request_and_no_request_fails(

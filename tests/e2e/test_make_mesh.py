@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.shop import ROOT
+from tests.e2e.shop import ROOT, until
 from windward.local.addresses import mesh_id
 
 pytestmark = pytest.mark.timeout(180)
@@ -71,6 +71,32 @@ async def test_twice_and_nothing_is_left(folder: Path):
         assert "✘" not in said
         assert said.count("✔") >= 7
         assert leftovers(directory) == []
+    assert not (directory / "context.json").exists()
+
+
+async def killed(directory: Path) -> None:
+    """A mesh that came up and was killed: its parts go with it, its network stays."""
+    process, _ = await start(directory, "--gateway-port", "0", "--no-prove")
+    process.kill()
+    await process.communicate()
+
+    async def only_network() -> bool:
+        return not any(str(directory) in item for item in leftovers(directory))
+
+    await until(only_network, "the kernel to kill the parts with their mesh")
+    assert leftovers(directory)
+
+
+@pytest.mark.root
+async def test_what_a_killed_mesh_left_is_in_nobodys_way_and_goes_with_down(folder: Path):
+    directory = folder / "mesh"
+    await killed(directory)
+    await killed(directory)
+    command = [str(ROOT / ".venv/bin/windward"), "mesh", "down", "--directory", str(directory)]
+    down = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=subprocess.PIPE)
+    _, said = await asyncio.wait_for(down.communicate(), 30)
+    assert (down.returncode, b"killed" in said) == (0, True)
+    assert leftovers(directory) == []
     assert not (directory / "context.json").exists()
 
 

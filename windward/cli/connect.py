@@ -14,6 +14,8 @@ from windward.client import context as contexts
 from windward.identity.names import CITADEL_ACCOUNT, CONTROL_PLANE_DNS, PILOT_ACCOUNT
 
 DEADLINE_S = 15.0
+CHANGE_DEADLINE_S = 60.0
+"""Of a change of many objects: all of them are checked, and stored in parts."""
 MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
 
 

@@ -15,7 +15,8 @@ from rich.console import Console
 from windward.cli.failures import UserError
 from windward.cli.output import print_data, print_table, say
 from windward.client import context as contexts
-from windward.local.addresses import Mode
+from windward.local import network
+from windward.local.addresses import Mode, mesh_id
 from windward.local.mesh import Mesh
 from windward.local.prove import Check
 from windward.local.prove import prove as run_proof
@@ -122,14 +123,16 @@ def _on_signals() -> asyncio.Event:
 
 
 def down(directory: Path) -> None:
-    """Ask the process that holds the mesh's folder to stop, and wait until it has."""
+    """Ask the process that holds the mesh's folder to stop, and wait until it has; of one that was killed, tidy up."""
     lock = directory / "lock"
     try:
         owner = int(lock.read_text())
-        os.kill(owner, 0)
     except (OSError, ValueError):
-        raise UserError(f"no mesh runs in {directory}") from None
-    if not _holds(owner, lock):
+        owner = 0
+    if not owner or not _holds(owner, lock):
+        if asyncio.run(_tidy(directory)):
+            say(f"no mesh runs in {directory}: what a killed one had left is removed")
+            return
         raise UserError(f"no mesh runs in {directory}")
     os.kill(owner, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
@@ -138,6 +141,17 @@ def down(directory: Path) -> None:
             raise UserError(f"process {owner} does not stop; see {directory / 'logs'}")
         time.sleep(0.1)
     say("stopped")
+
+
+async def _tidy(directory: Path) -> bool:
+    """Remove the network and the context file of a mesh that was killed; whether there was anything."""
+    context = directory / "context.json"
+    stale = context.exists()
+    namespaces = (
+        0 if network.unavailable() else await network.tear_down(mesh_id(directory.resolve()))
+    )
+    context.unlink(missing_ok=True)
+    return stale or namespaces > 0
 
 
 def _holds(owner: int, lock: Path) -> bool:

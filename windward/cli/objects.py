@@ -10,13 +10,14 @@ from typing import Any
 
 from windward.api.config.v1 import config_pb2
 from windward.cli import files, kinds
-from windward.cli.connect import DEADLINE_S, pilot
+from windward.cli.connect import CHANGE_DEADLINE_S, DEADLINE_S, pilot
 from windward.cli.failures import UserError
 from windward.cli.findings import Row, errors, show
 from windward.cli.output import print_data, print_table, say
 from windward.cli.validation import document_rows
 from windward.config.document import parse_documents
 from windward.config.registry import KINDS
+from windward.rpc.server import MESSAGE_LIMIT_BYTES
 
 ACTIONS = {
     config_pb2.Applied.CREATED: "created",
@@ -37,8 +38,13 @@ def apply(
     request = config_pb2.ApplyRequest(
         objects=inputs, default_namespace=namespace or "default", reason=reason
     )
+    if (size := request.ByteSize()) > MESSAGE_LIMIT_BYTES:
+        raise UserError(
+            f"{len(inputs)} objects of {size / 2**20:.1f} MiB at once: at most {MESSAGE_LIMIT_BYTES // 2**20} MiB "
+            "are taken; apply them in parts"
+        )
     with pilot(context) as stub:
-        response = stub.Apply(request, timeout=DEADLINE_S)
+        response = stub.Apply(request, timeout=CHANGE_DEADLINE_S)
     found = [finding_row(finding) for finding in response.findings]
     if output == "table":
         show(found, output)
@@ -124,7 +130,7 @@ def delete(
     with pilot(context) as stub:
         refs = _refs_to_delete(stub, kind, name, names, namespace)
         response = stub.Delete(
-            config_pb2.DeleteRequest(refs=refs, reason=reason), timeout=DEADLINE_S
+            config_pb2.DeleteRequest(refs=refs, reason=reason), timeout=CHANGE_DEADLINE_S
         )
     for applied in response.applied:
         sys.stdout.write(f"{ref_text(applied.ref)} {ACTIONS[applied.action]}\n")

@@ -156,7 +156,7 @@ class Mesh:
     async def _start_network(self) -> None:
         if self.mode is Mode.LOOPBACK:
             return
-        self._stack.push_async_callback(network.tear_down, self.plan)
+        self._stack.push_async_callback(network.tear_down, self.plan.mesh_id)
         intercepted = tuple(workload.name for workload in self.topology.workloads)
         await network.bring_up(self.plan, intercepted)
 

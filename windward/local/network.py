@@ -21,6 +21,7 @@ from windward.local.addresses import Place, Plan
 from windward.local.errors import LocalMeshError
 
 NETNS_FOLDER = Path("/run/netns")
+LINKS_FOLDER = Path("/sys/class/net")
 
 
 def unavailable() -> str:
@@ -63,7 +64,7 @@ def member_batch(plan: Plan, place: Place) -> str:
 
 async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
     """Make bridge, namespaces and links; load the interception rules into the named workloads' namespaces."""
-    await tear_down(plan)
+    await tear_down(plan.mesh_id)
     await run(("ip", "-batch", "-"), host_batch(plan))
 
     async def member(place: Place) -> None:
@@ -96,21 +97,22 @@ def intercept(namespace: str, control_address: str) -> None:
         raise LocalMeshError(f"interception in {namespace}: {error}") from error
 
 
-async def tear_down(plan: Plan) -> None:
-    """Remove whatever of this plan's network exists, an earlier run's leftovers included."""
-    prefix = f"ww-{plan.mesh_id}-"
+async def tear_down(mesh_id: str) -> int:
+    """Remove whatever of a mesh's network exists, an earlier run's leftovers included; how many namespaces there were."""
+    found = []
     if NETNS_FOLDER.is_dir():
-        for path in sorted(NETNS_FOLDER.iterdir()):
-            if path.name.startswith(prefix):
-                await run(("ip", "netns", "del", path.name))
-    for link in (Path("/sys/class/net") / f"ww{plan.mesh_id}br", *_stray_links(plan)):
+        found = sorted(NETNS_FOLDER.glob(f"ww-{mesh_id}-*"))
+    for path in found:
+        await run(("ip", "netns", "del", path.name))
+    for link in (LINKS_FOLDER / f"ww{mesh_id}br", *_stray_links(mesh_id)):
         if link.exists():
             await run(("ip", "link", "del", link.name), tolerate=True)
+    return len(found)
 
 
-def _stray_links(plan: Plan) -> list[Path]:
+def _stray_links(mesh_id: str) -> list[Path]:
     """Host ends of veth pairs: they go with their namespace, though not at once."""
-    return sorted(Path("/sys/class/net").glob(f"ww{plan.mesh_id}v*"))
+    return sorted(LINKS_FOLDER.glob(f"ww{mesh_id}v*"))
 
 
 async def run(command: tuple[str, ...], stdin: str = "", *, tolerate: bool = False) -> None:
