@@ -19,10 +19,13 @@ from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import concerns, may_move, own_resources, scope_of
 from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy
+from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
+from windward.telemetry.logging import get_logger
 from windward.xds.bodies import Bodies
 from windward.xds.resource import Changes, Resource, ResourceSet
 
+log = get_logger()
 SLICE_S = 0.002
 """How long one piece of work may hold the event loop."""
 WAKES = 16
@@ -136,9 +139,10 @@ class Groups:
     """See services.pilot.model.source.ResourceSource. One owner publishes; streams read."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        self.options = options
         self._memo = Memo()
         self._bodies = Bodies()
+        self._failed: dict[str, str] = {}
         self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
@@ -153,13 +157,28 @@ class Groups:
                 key not in self._groups
                 and scope_of(shared.snapshot, proxy) == shared.resources.scope
             ):
-                own = _by_type(own_resources(shared.snapshot, proxy, self._options))
+                own = self._own(shared.snapshot, proxy, {})
                 self._groups[key] = shared.groups[key] = Group(proxy, shared, own)
             else:
                 self._leave(shared)
         view = View(self, group)
         group.wakes[view] = wake
         return view
+
+    def _own(
+        self, snapshot: MeshSnapshot, proxy: Proxy, before: dict[str, dict[str, Resource]]
+    ) -> dict[str, dict[str, Resource]]:
+        """A proxy's own resources; as they were, when they cannot be built."""
+        try:
+            return _by_type(own_resources(snapshot, proxy, self.options))
+        except Exception as error:
+            log.exception("build.failed", proxy=proxy.id, reason=f"{type(error).__name__}: {error}")
+            return before
+
+    def resource(self, proxy: Proxy, type_url: str, name: str) -> Resource | None:
+        """What a connected proxy should have of a name."""
+        group = self._groups.get(group_key(proxy))
+        return group.current.get(type_url, name) if group is not None else None
 
     def release(self, group: Group, view: View) -> None:
         del group.wakes[view]
@@ -178,7 +197,7 @@ class Groups:
         """The scope's resources, one more user counted; built, in slices, if nobody has them yet."""
         shared = self._scopes.get(scope)
         if shared is None:
-            shared = SharedScope(scope, self._options, self._memo, self.snapshot, self._bodies)
+            shared = SharedScope(scope, self.options, self._memo, self.snapshot, self._bodies)
             self._scopes[scope] = shared
         shared.users += 1
         try:
@@ -192,7 +211,7 @@ class Groups:
 
     async def _build(self, shared: SharedScope) -> None:
         """A first build takes long; what is published meanwhile is caught up with at its end."""
-        shared.resources = ScopeResources(shared.resources.scope, self._options, self._memo)
+        shared.resources = ScopeResources(shared.resources.scope, self.options, self._memo)
         shared.snapshot = self.snapshot
         shared.backlog.clear()
         await in_slices(shared.resources.build(shared.snapshot))
@@ -200,16 +219,26 @@ class Groups:
             snapshot, delta = shared.backlog.pop(0)
             await in_slices(shared.resources.advance(snapshot, delta))
             shared.snapshot = snapshot
+        self._report(shared)
         shared.made = shared.resources.made
         shared.ready = True
 
+    def _report(self, shared: SharedScope) -> None:
+        """Say once of each host that it cannot be built as it is now, and why."""
+        failed = shared.resources.failed
+        for host in failed.keys() - self._failed.keys():
+            self._failed[host] = failed[host]
+            log.error("build.failed", host=host, reason=failed[host])
+        for host in shared.resources.touched & self._failed.keys() - failed.keys():
+            del self._failed[host]
+
     # ---- publishing -------------------------------------------------------------------------------------------------
 
-    async def publish(self, snapshot: MeshSnapshot, delta: Delta) -> int:
+    async def publish(self, snapshot: MeshSnapshot, delta: Delta, push: Push | None = None) -> int:
         """Put a snapshot in force, scope by scope, waking streams as their scopes are done. How many groups it changed."""
         before, self.snapshot = self.snapshot, snapshot
         self._memo.version = snapshot.version
-        waking, moving, touched = _Waking(), list[Group](), set(delta.hosts)
+        waking, moving, touched = _Waking(push), list[Group](), set(delta.hosts)
         for shared in list(self._scopes.values()):
             if not shared.ready:
                 shared.backlog.append((snapshot, delta))
@@ -217,35 +246,37 @@ class Groups:
             names: dict[str, frozenset[str]] = {}
             if delta:
                 await in_slices(shared.resources.advance(snapshot, delta))
+                self._report(shared)
                 names = {url: frozenset(names) for url, names in shared.resources.changed.items()}
                 touched |= shared.resources.touched
             shared.made, shared.snapshot = shared.resources.made, snapshot
             for group in list(shared.groups.values()):
                 if delta and may_move(delta, group.proxy):
                     moving.append(group)
-                if self._renew(group, before, delta, names):
-                    await waking.wake(group)
+                if (changed := self._renew(group, before, delta, names)) is not None:
+                    await waking.wake(group, changed)
         for group in moving:
             if await self._move(group):
-                await waking.wake(group)
+                await waking.wake(group, {})
         self._memo.sweep(touched)
         self._memo.forget(delta.services - snapshot.services.keys())
         return waking.groups
 
     def _renew(
         self, group: Group, before: MeshSnapshot, delta: Delta, names: Mapping[str, frozenset[str]]
-    ) -> bool:
-        """Whether the group has other resources than before; ``names``: what differs in its scope."""
+    ) -> Mapping[str, frozenset[str]] | None:
+        """What differs for the group, in its scope (``names``) or of its own; None when nothing does."""
         own_names: dict[str, frozenset[str]] = {}
         if delta and concerns(delta, before, group.proxy):
-            own = _by_type(own_resources(group.scope.snapshot, group.proxy, self._options))
+            own = self._own(group.scope.snapshot, group.proxy, group.own)
             own_names = _differing(group.own, own)
             group.own = own
         if not names and not own_names:
             group.still()
-            return False
-        group.renew(_merged(names, own_names))
-        return True
+            return None
+        changed = _merged(names, own_names)
+        group.renew(changed)
+        return changed
 
     async def _move(self, group: Group) -> bool:
         """To the scope that is the group's now, if it is another one: anything may differ there."""
@@ -268,12 +299,15 @@ class Groups:
 class _Waking:
     """Wakes the streams of groups, a few at a time, so that the loop is never held by all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, push: Push | None) -> None:
         self.groups = 0
+        self._push = push
         self._woken = 0
 
-    async def wake(self, group: Group) -> None:
+    async def wake(self, group: Group, changed: Mapping[str, frozenset[str]]) -> None:
         self.groups += 1
+        if self._push is not None:
+            self._push.tell(len(group.wakes), changed)
         for wake in list(group.wakes.values()):
             wake()
             self._woken += 1

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.pilot.groups import Groups
+from services.pilot.push_log import PushLog
 from services.pilot.registry.feed import with_registries
 from services.pilot.registry.liveness import LivenessTable, Served, WorkloadBatch, WorkloadKey
 from services.pilot.registry.protocol import Sources
@@ -75,6 +76,8 @@ class Index:
         self._objects: dict[ObjectKey, ConfigObject[Any] | None] = {}
         """What changed since the last snapshot; None: removed."""
         self._workloads: Served = {}
+        self._refused: dict[ObjectKey, ConfigObject[Any]] = {}
+        self.pushes = PushLog()
         self._liveness = LivenessTable(ttl_s)
         self._config_revision = 0
         self._wake = asyncio.Event()
@@ -86,6 +89,20 @@ class Index:
         self.ready = asyncio.Event()
         """Set once configuration and endpoints were read whole and are published."""
         self.on_published: Callable[[Published], None] = lambda _: None
+
+    @property
+    def snapshot(self) -> MeshSnapshot:
+        return self._state.snapshot
+
+    def objects(self) -> dict[ObjectKey, ConfigObject[Any]]:
+        """Every object that is in force; made anew with each call."""
+        kinds = self._state.objects.values()
+        return {key: item for objects in kinds for key, item in objects.items()}
+
+    def refuse(self, item: ConfigObject[Any]) -> None:
+        """Envoy refuses a VirtualService as it is now: the last good one stays in force, for everybody."""
+        self._refused[item.key] = item
+        self._schedule(0.0)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -178,9 +195,19 @@ class Index:
         self._due_s = self._first_s = self._config_due_s = self._endpoint_due_s = None
         objects, workloads = self._objects, self._workloads
         self._objects, self._workloads = {}, {}
-        delta = self._state.apply(objects, workloads, self._config_revision)
+        refused, self._refused = self._refused, {}
+        delta = self._state.apply(objects, workloads, self._config_revision, refused)
         snapshot = self._state.snapshot
-        groups = await self._groups.publish(snapshot, delta)
+        push = None
+        if delta:
+            push = self.pushes.begin(
+                snapshot.version,
+                snapshot.revision,
+                began_s,
+                (*objects, *refused),
+                tuple(workloads),
+            )
+        groups = await self._groups.publish(snapshot, delta, push)
         self.ready.set()
         seconds = asyncio.get_running_loop().time() - began_s
         self.on_published(

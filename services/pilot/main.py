@@ -15,12 +15,15 @@ import grpc
 from services.pilot import metrics
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService
+from services.pilot.api.progress import Progress
 from services.pilot.api.registry import RegistryService
+from services.pilot.blame.judge import Engine, Judge
 from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
 from services.pilot.housekeeping import keep_house
 from services.pilot.index import Index, Published, Timing
 from services.pilot.loop_watch import LoopWatch
+from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.settings import Settings
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.limits import Limits
@@ -40,6 +43,7 @@ from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import metrics_routes
+from windward.xds.resource import ResourceSet
 
 log = get_logger()
 SERVICES = (
@@ -68,7 +72,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
             settings.mixer_address,
         )
     )
-    index = _index(settings, store, groups)
+    index, connected = _index(settings, store, groups), ConnectedProxies()
     state = "waiting for a certificate from Citadel"
     routes = metrics_routes(
         metrics.REGISTRY, lambda: state or ("" if index.ready.is_set() else "reading the store")
@@ -85,7 +89,12 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
                 group.create_task(index.run()),
                 group.create_task(keep_house(store, settings.history_limit)),
             ]
-            server, discovery = _server(settings, store, groups, index)
+            discovery = DiscoveryServer(groups, connected, _limits(settings))
+            judge = _judge(settings, groups, index, discovery)
+            tasks.append(group.create_task(judge.run()))
+            server = _server(settings, store, connected, index, judge)
+            discovery.ready = index.ready.is_set
+            server.add_generic_rpc_handlers(discovery.handlers())
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
             await server.start()
@@ -103,28 +112,51 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
 
 def _index(settings: Settings, store: Store, groups: Groups) -> Index:
     timing = Timing(settings.endpoint_delay, settings.config_quiet, settings.config_longest)
-    index = Index(store, groups, settings.endpoint_ttl, timing, settings.sources())
-    index.on_published = _published
-    return index
+    return Index(store, groups, settings.endpoint_ttl, timing, settings.sources())
+
+
+def _judge(settings: Settings, groups: Groups, index: Index, discovery: DiscoveryServer) -> Judge:
+    """What proxies say of resources becomes the status of objects."""
+    engine = Engine(
+        groups.options,
+        lambda: index.snapshot,
+        index.objects,
+        groups.resource,
+        index.refuse,
+        discovery.hold,
+    )
+    binary = find_envoy("" if settings.scratch_envoy == "auto" else settings.scratch_envoy)
+    judge = Judge(engine, ScratchEnvoy(binary) if binary else None)
+
+    def published(published: Published) -> None:
+        _published(published)
+        judge.changed(published.causes)
+
+    def synced(current: ResourceSet, since: int) -> None:
+        for seconds in index.pushes.accepted(current, since, asyncio.get_running_loop().time()):
+            metrics.CONVERGENCE.observe(seconds)
+
+    index.on_published = published
+    discovery.tell(judge.answered, synced)
+    return judge
 
 
 def _server(
-    settings: Settings, store: Store, groups: Groups, index: Index
-) -> tuple[grpc.aio.Server, DiscoveryServer]:
-    """Every service of Pilot's own, on no port yet."""
+    settings: Settings, store: Store, connected: ConnectedProxies, index: Index, judge: Judge
+) -> grpc.aio.Server:
+    """Every service of Pilot's own but ADS, on no port yet."""
     server = servers.new_server(interceptors=[ErrorInterceptor()])
-    connected = ConnectedProxies()
-    discovery = DiscoveryServer(groups, connected, _limits(settings))
-    discovery.ready = index.ready.is_set
-    server.add_generic_rpc_handlers(discovery.handlers())
     access = Access(settings.trust_domain)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(
-        ConfigService(store, access, connected, settings.mtls_address), server
+        ConfigService(
+            store, access, connected, settings.mtls_address, Progress(index.pushes, judge)
+        ),
+        server,
     )
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(
         RegistryService(store, access, settings.endpoint_ttl), server
     )
-    return server, discovery
+    return server
 
 
 def _limits(settings: Settings) -> Limits:

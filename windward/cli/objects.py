@@ -106,17 +106,55 @@ def describe(kind: str, name: str, namespace: str | None, output: str, context: 
         "proxies": status.proxies,
         "acked": status.acked,
         "rejections": list(status.rejections),
+        "refusals": [refusal_data(item) for item in status.refusals],
     }
+    if status.HasField("push"):
+        state["push"] = push_data(status.push)
     if output != "table":
         print_data({**data, "status": state}, output)
         return
     sys.stdout.write(f"{ref_text(item.ref)}\n")
     sys.stdout.write(f"generation {item.generation}, revision {item.revision}, age {age(item)}\n")
     sys.stdout.write(f"accepted by {status.acked} of {status.proxies} proxies that use it\n")
-    for rejection in status.rejections:
-        sys.stdout.write(f"  refused: {rejection}\n")
+    if status.HasField("push"):
+        sys.stdout.write(f"last push: {push_text(status.push)}\n")
+    for refusal in status.refusals:
+        where = f"{refusal.path}: " if refusal.path else ""
+        sys.stdout.write(f"  refused by Envoy: {where}{refusal.message} ({refusal.name})\n")
+    if not status.refusals:
+        for rejection in status.rejections:
+            sys.stdout.write(f"  refused: {rejection}\n")
     sys.stdout.write("---\n")
     print_data(data, "yaml")
+
+
+def push_text(push: config_pb2.Push) -> str:
+    """How far the last push of an object is, in words."""
+    text = f"{push.resources} resources, accepted by {push.accepted} of {push.proxies} proxies"
+    if push.accepted:
+        text += f", p50 {push.p50_ms:.0f} ms, p99 {push.p99_ms:.0f} ms"
+    return text
+
+
+def push_data(push: config_pb2.Push) -> dict[str, Any]:
+    return {
+        "proxies": push.proxies,
+        "accepted": push.accepted,
+        "resources": push.resources,
+        "p50_ms": round(push.p50_ms, 3),
+        "p99_ms": round(push.p99_ms, 3),
+    }
+
+
+def refusal_data(refusal: config_pb2.Refusal) -> dict[str, Any]:
+    return {
+        "resource": refusal.name,
+        "type": refusal.type_url,
+        "path": refusal.path,
+        "message": refusal.message,
+        "by": list(refusal.by),
+        "held": refusal.held,
+    }
 
 
 def delete(

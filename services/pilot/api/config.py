@@ -14,7 +14,9 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.pilot.api.access import Access
+from services.pilot.api.progress import Progress
 from services.pilot.xds.connected import Connected, ConnectedProxies
+from services.pilot.xds.requests import AnyStream
 from windward.api.config.v1 import config_pb2, config_pb2_grpc
 from windward.config.changing import (
     FEW,
@@ -36,6 +38,9 @@ from windward.telemetry.logging import get_logger
 from windward.xds.resource import Resource
 
 log = get_logger()
+STREAMS_A_SLICE = 20
+"""Streams that are looked at before others get their turn."""
+MOST_REJECTIONS = 100
 ACTIONS = {
     Action.CREATED: config_pb2.Applied.CREATED,
     Action.CONFIGURED: config_pb2.Applied.CONFIGURED,
@@ -50,12 +55,18 @@ SEVERITIES = {
 
 class ConfigService(config_pb2_grpc.ConfigServiceServicer):
     def __init__(
-        self, store: Store, access: Access, connected: ConnectedProxies, pilot: str
+        self,
+        store: Store,
+        access: Access,
+        connected: ConnectedProxies,
+        pilot: str,
+        progress: Progress | None = None,
     ) -> None:
         self._store = store
         self._access = access
         self._connected = connected
         self._pilot = pilot
+        self._progress = progress
 
     # ---- changing ---------------------------------------------------------------------------------------------------
 
@@ -216,23 +227,62 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self._access.reader(context)
         stored = await self._get(request.ref)
         key = object_key(request.ref)
+        users = Users(key)
         proxies = acked = 0
         rejections = []
-        for item in self._connected:
-            mine = [(url, name, r) for url, name, r in held(item) if uses(r, key)]
+        for number, item in enumerate(self._connected, 1):
+            if number % STREAMS_A_SLICE == 0:
+                await asyncio.sleep(0)
+            stream = item.stream
+            mine = users.of(stream)
             if not mine:
                 continue
             proxies += 1
-            stream = item.stream
-            acked += all(stream.accepted(url, name) == r.version for url, name, r in mine)
+            acked += all(stream.accepted(r.type_url, r.name) == r.version for r in mine)
             rejections += [
-                f"{item.proxy.id}: {name}: {refusal.error}"
-                for url, name, r in mine
-                if (refusal := stream.types[url].refused.get(name)) and refusal.version == r.version
+                f"{item.proxy.id}: {r.name}: {refusal.error}"
+                for r in mine
+                if (refusal := stream.types[r.type_url].refused.get(r.name))
+                and refusal.version == r.version
             ]
-        return config_pb2.ObjectStatus(
-            object=stored, proxies=proxies, acked=acked, rejections=rejections
+        status = config_pb2.ObjectStatus(
+            object=stored, proxies=proxies, acked=acked, rejections=rejections[:MOST_REJECTIONS]
         )
+        if self._progress is not None:
+            self._progress.add_to(status, key)
+        return status
+
+
+class Users:
+    """The resources that an object is an origin of; each map of resources is searched once, however many streams share it."""
+
+    def __init__(self, key: ObjectKey) -> None:
+        self._key = key
+        self._found: dict[int, tuple[Mapping[str, Resource], tuple[str, ...]]] = {}
+
+    def of(self, stream: AnyStream) -> list[Resource]:
+        """Those that a client should have and has asked for."""
+        found = []
+        for url, state in stream.types.items():
+            names = {
+                name
+                for layer in stream.current.layers
+                if (named := layer.get(url))
+                for name in self._in(named)
+                if state.subscription.wants(name)
+            }
+            for name in sorted(names):
+                resource = stream.current.get(url, name)
+                if resource is not None and uses(resource, self._key):
+                    found.append(resource)
+        return found
+
+    def _in(self, named: Mapping[str, Resource]) -> tuple[str, ...]:
+        known = self._found.get(id(named))
+        if known is None:
+            names = tuple(name for name, item in named.items() if uses(item, self._key))
+            known = self._found[id(named)] = (named, names)
+        return known[1]
 
 
 def held(item: Connected) -> Iterable[tuple[str, str, Resource]]:

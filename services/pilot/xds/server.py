@@ -30,6 +30,7 @@ from services.pilot.xds.session import Judgement, Session, Waker
 from windward.rpc.errors import RefusedError, denied, exhausted, invalid, late, unavailable
 from windward.rpc.peer import peer_expiry, peer_identity
 from windward.telemetry.logging import get_logger
+from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
 
 log = get_logger()
@@ -84,9 +85,14 @@ class DiscoveryServer:
 
         return call
 
-    def tell(self, on_answer: Callable[[Proxy, TypeState, tuple[Refusal, ...]], None]) -> None:
-        """Call this at every ACK and NACK, with the type's state after it and the resources found bad."""
+    def tell(
+        self,
+        on_answer: Callable[[Proxy, TypeState, tuple[Refusal, ...]], None],
+        on_synced: Callable[[ResourceSet, int], None] = lambda *_: None,
+    ) -> None:
+        """Call these at every ACK and NACK, and when a client has answered all of a set: see Judgement."""
         self._judgement.on_answer = on_answer
+        self._judgement.on_synced = on_synced
 
     async def hold(self, held: Mapping[HeldKey, object]) -> None:
         """Withhold these versions, and no others, from every proxy that does not have them."""

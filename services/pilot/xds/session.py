@@ -22,6 +22,7 @@ from services.pilot.model.source import GroupView
 from services.pilot.xds.admission import Place
 from services.pilot.xds.requests import AnyStream, Variant
 from windward.telemetry.logging import get_logger
+from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
 
 log = get_logger()
@@ -60,6 +61,8 @@ class Judgement:
     """Versions that are withheld from every proxy that does not have them; replaced whole."""
     on_answer: Callable[[Proxy, TypeState, tuple[Refusal, ...]], None] = lambda *_: None
     """Told of every ACK and NACK, with the type's state after it and the resources found bad."""
+    on_synced: Callable[[ResourceSet, int], None] = lambda *_: None
+    """Told when a client has answered all of a set, with the version of the last one that it had answered; 0: none."""
 
 
 class Session:
@@ -73,6 +76,7 @@ class Session:
         self._judgement = judgement
         self._variant = variant
         self.view = view
+        self._synced = 0
 
     def take_in(self, request: Any) -> None:
         """A request that was parsed. RefusedError for one that is no request of this stream."""
@@ -110,6 +114,9 @@ class Session:
             if response is None:
                 if stream.settled:
                     place.leave()
+                    if stream.current.version > self._synced:
+                        self._judgement.on_synced(stream.current, self._synced)
+                        self._synced = stream.current.version
                 await waker.wait()
                 continue
             made = monotonic()

@@ -157,3 +157,58 @@ def test_a_selector_that_changes_takes_others():
     delta = change(state, service_entry(workloadSelector={"labels": {"app": "ratings"}}))
     assert [item.workload for item in state.snapshot.endpoints[REVIEWS]] == ["ratings-v1"]
     assert delta.endpoints == delta.services == {REVIEWS}
+
+
+def _route(timeout: str):
+    http = [{"route": [{"destination": {"host": "reviews"}}], "timeout": timeout}]
+    return make("VirtualService", "r", {"hosts": ["reviews"], "http": http})
+
+
+def _in_force(state: MeshState):
+    return [item.spec.http[0].timeout for item in state.snapshot.routes.candidates(REVIEWS)]
+
+
+def test_of_a_refused_virtual_service_the_one_before_stays_in_force():
+    state = MeshState()
+    bad = _route("2s")
+    change(state, service_entry(), _route("1s"))
+    change(state, bad)
+    assert state.apply({}, {}, 3, {bad.key: bad}) == Delta(routes=frozenset({REVIEWS}))
+    assert _in_force(state) == [1.0]
+    assert not change(state, _route("2s"))
+    assert not state.apply({}, {}, 3, {bad.key: bad})
+    assert change(state, _route("3s")).routes == {REVIEWS}
+    assert _in_force(state) == [3.0]
+    change(state, removed=[bad.key])
+    assert _in_force(state) == []
+
+
+def test_a_refused_virtual_service_without_one_before_is_not_there():
+    state = MeshState()
+    bad = _route("2s")
+    change(state, service_entry(), bad)
+    state.apply({}, {}, 3, {bad.key: bad})
+    assert _in_force(state) == []
+    change(state, removed=[bad.key])
+    assert not change(state, removed=[bad.key])
+
+
+def test_a_refused_virtual_service_is_tried_again_when_its_service_changes():
+    state = MeshState()
+    bad = _route("2s")
+    change(state, service_entry(), _route("1s"))
+    change(state, bad)
+    state.apply({}, {}, 3, {bad.key: bad})
+    assert change(state, service_entry(ports=[port(9999)])).routes == {REVIEWS}
+    assert _in_force(state) == [2.0]
+    state.apply({}, {}, 4, {bad.key: bad})
+    assert _in_force(state) == [1.0]
+
+
+def test_what_has_changed_meanwhile_is_not_taken_back():
+    state = MeshState()
+    bad = _route("2s")
+    change(state, service_entry(), bad)
+    change(state, _route("3s"))
+    assert not state.apply({}, {}, 3, {bad.key: bad})
+    assert _in_force(state) == [3.0]
