@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from benchmarks.lease_mesh import LeaseMesh, lost
@@ -26,7 +26,6 @@ async def etcd_stopped(agents: int, ttl_s: float, stop_s: float) -> dict[str, An
         await asyncio.sleep(stop_s)
         mesh.bench.etcd.resume()
         fewest, missing_s = await mesh.watch_leases(LOOK_ON_TTLS * ttl_s)
-        await mesh.until_leased()
         return {
             "lost": lost(mesh, agents),
             "fewest_leases": fewest,
@@ -43,7 +42,6 @@ async def pilots_dead(agents: int, ttl_s: float, ttls: float = 3.0) -> dict[str,
         for pilot in mesh.pilots:
             pilot.revive()
         _, missing_s = await mesh.watch_leases(LOOK_ON_TTLS * ttl_s)
-        await mesh.until_leased()
         await mesh.watcher.until(lambda: mesh.watcher.responses > 0)
         return {
             "lost": lost(mesh, agents),
@@ -69,12 +67,13 @@ def measure(agents: int = 1000, ttl_s: float = 5.0, stop_s: float = 8.0) -> dict
     """All three, one after the other."""
     logging.configure("benchmark", "error")
     made: dict[str, Any] = {"agents": agents, "ttl_s": ttl_s, "load_before": os.getloadavg()[0]}
-    for name, run in (
-        ("etcd_stopped", etcd_stopped(agents, ttl_s, stop_s)),
-        ("pilots_dead", pilots_dead(agents, ttl_s)),
-        ("pilot_killed", pilot_killed(agents, ttl_s)),
-    ):
-        figures = asyncio.run(run)
+    runs: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Any]]]] = {
+        "etcd_stopped": lambda: etcd_stopped(agents, ttl_s, stop_s),
+        "pilots_dead": lambda: pilots_dead(agents, ttl_s),
+        "pilot_killed": lambda: pilot_killed(agents, ttl_s),
+    }
+    for name, run in runs.items():
+        figures = asyncio.run(run())
         made |= {f"{name}_{key}": value for key, value in figures.items()}
     return made | {"load_after": os.getloadavg()[0]}
 

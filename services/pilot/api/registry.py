@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from services.pilot.api.access import Access
-from services.pilot.api.claims import Claims
+from services.pilot.api.claims import Claim, Claims
 from services.pilot.api.probe import readiness_probe
 from windward import registration
 from windward.api.registry.v1 import registry_pb2, registry_pb2_grpc
@@ -63,15 +63,37 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> registry_pb2.RegisterResponse:
         caller = self._access.caller(context)
-        if known := self._claims.known(caller, request, self._clock()):
+        claim = self._claims.last(caller, request)
+        if claim is not None:
             try:
                 await self._store.keep_alive(request.lease_id)
             except LeaseLost:
-                self._claims.forget(request.workload.namespace, request.workload.name)
+                async with self._gate:
+                    again = await self._reclaim(caller, request, claim)
+                if again is not None:
+                    return again
             else:
-                return known
+                if self._clock() < claim.until_s:
+                    return claim.answer
         async with self._gate:
             return await self._register(caller, request)
+
+    async def _reclaim(
+        self, caller: SpiffeId, request: registry_pb2.RegisterRequest, claim: Claim
+    ) -> registry_pb2.RegisterResponse | None:
+        """A new lease for a record that is as it was; None where it is not. The next renewal looks at everything."""
+        key, beside = _keys(request.workload.namespace, request.workload.name)
+        lease = (await self._store.grant(self._ttl_s)).id
+        conditions = (Unchanged(key, claim.answer.revision), Unchanged(beside, 0))
+        try:
+            await self._store.commit(Transaction((Write(beside, b"", lease),), conditions))
+        except (Conflict, LeaseLost):
+            return None
+        answer = registry_pb2.RegisterResponse()
+        answer.CopyFrom(claim.answer)
+        answer.lease_id = lease
+        self._claims.checked(caller, request, answer, self._clock(), holds_s=0.0)
+        return answer
 
     async def _register(
         self, caller: SpiffeId, request: registry_pb2.RegisterRequest
@@ -126,11 +148,10 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             writes.append(Write(key, value))
         if held is None or held.lease != lease:
             writes.append(Write(beside, b"", lease))
-        if not writes:
-            assert entry is not None
-            return entry.mod_revision
         conditions = (_as_read(key, entry), _as_read(beside, held))
-        return await self._store.commit(Transaction(tuple(writes), conditions))
+        if writes:
+            revision = await self._store.commit(Transaction(tuple(writes), conditions))
+        return revision if entry is None or entry.value != value else entry.mod_revision
 
     async def _record(
         self, given: registry_pb2.Workload

@@ -29,33 +29,34 @@ def claims() -> Claims:
     return made
 
 
-def test_the_same_words_have_the_same_answer_for_a_ttl(claims):
-    same = request(labels={"b": "2", "a": "1"})
-    assert claims.known(caller(), same, 100.0 + TTL_S - 0.1) == ANSWER
-    assert claims.known(caller(), same, 100.0 + TTL_S) is None
+def test_the_same_words_have_the_same_answer_and_a_check_holds_a_ttl(claims):
+    found = claims.last(caller(), request(labels={"b": "2", "a": "1"}))
+    assert (found.answer, found.until_s) == (ANSWER, 100.0 + TTL_S)
+    claims.checked(caller(), request(), ANSWER, 100.0, holds_s=0.0)
+    assert claims.last(caller(), request()).until_s == 100.0
 
 
 def test_anything_different_is_not_known(claims):
     labels = {"a": "1", "b": "2"}
-    assert claims.known(caller("ratings"), request(labels=labels), 101.0) is None
-    assert claims.known(caller(), request(lease=8, labels=labels), 101.0) is None
-    assert claims.known(caller(), request(lease=0, labels=labels), 101.0) is None
-    assert claims.known(caller(), request(labels={"a": "1"}), 101.0) is None
-    assert claims.known(caller(), request("b", labels=labels), 101.0) is None
+    assert claims.last(caller("ratings"), request(labels=labels)) is None
+    assert claims.last(caller(), request(lease=8, labels=labels)) is None
+    assert claims.last(caller(), request(lease=0, labels=labels)) is None
+    assert claims.last(caller(), request(labels={"a": "1"})) is None
+    assert claims.last(caller(), request("b", labels=labels)) is None
 
 
 def test_what_is_forgotten_is_not_known(claims):
     claims.forget("shop", "a")
     claims.forget("shop", "absent")
-    assert claims.known(caller(), request(labels={"a": "1", "b": "2"}), 101.0) is None
+    assert claims.last(caller(), request(labels={"a": "1", "b": "2"})) is None
 
 
 def test_old_ones_make_room(claims, monkeypatch):
     monkeypatch.setattr(module, "MOST", 3)
     for number in range(10):
         claims.checked(caller(), request(f"w{number}"), ANSWER, 101.0)
-    known = [number for number in range(10) if claims.known(caller(), request(f"w{number}"), 102.0)]
+    known = [number for number in range(10) if claims.last(caller(), request(f"w{number}"))]
     assert known == [7, 8, 9]
-    claims.checked(caller(), request("late"), ANSWER, 200.0)
-    assert claims.known(caller(), request("late"), 200.0)
+    claims.checked(caller(), request("late"), ANSWER, 101.0 + TTL_S + module.KEPT_S)
+    assert claims.last(caller(), request("late"))
     assert len(claims._claims) == 1

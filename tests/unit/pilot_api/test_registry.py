@@ -181,6 +181,33 @@ async def test_two_of_three_renewals_do_not_look_at_the_store():
     assert store.reads > 0
 
 
+async def test_a_lapsed_lease_is_replaced_without_looking_and_looked_at_next_time():
+    clock, store = Clock(), Counted()
+    service = await a_service(store, clock)
+    first = await service.Register(a_request(), AGENT)
+    await store.revoke(first.lease_id)
+    clock.now += 3 * TTL_S
+    store.reads = 0
+    answer = await service.Register(a_request(first.lease_id), AGENT)
+    assert store.reads == 0
+    assert await lease_of(store) == answer.lease_id != first.lease_id
+    assert answer.revision == first.revision
+    await service.Register(a_request(answer.lease_id), AGENT)
+    assert store.reads > 0
+
+
+async def test_a_lapsed_lease_of_a_record_that_is_another_by_now_is_looked_at():
+    store = Counted()
+    service = await a_service(store)
+    first = await service.Register(a_request(), AGENT)
+    await store.revoke(first.lease_id)
+    other = RegistryService(store, Access(TRUST_DOMAIN), TTL_S)
+    await other.Register(a_request(address="10.0.0.8"), AGENT)
+    answer = await service.Register(a_request(first.lease_id), AGENT)
+    assert (await record(store)).address == "10.0.0.7"
+    assert await lease_of(store) == answer.lease_id
+
+
 async def test_what_is_said_differently_is_looked_at():
     store = Counted()
     service = await a_service(store)
