@@ -17,7 +17,6 @@ from windward.cli.output import print_data, print_table, say
 from windward.cli.validation import document_rows
 from windward.config.document import parse_documents
 from windward.config.registry import KINDS
-from windward.rpc.server import MESSAGE_LIMIT_BYTES
 
 ACTIONS = {
     config_pb2.Applied.CREATED: "created",
@@ -38,11 +37,7 @@ def apply(
     request = config_pb2.ApplyRequest(
         objects=inputs, default_namespace=namespace or "default", reason=reason
     )
-    if (size := request.ByteSize()) > MESSAGE_LIMIT_BYTES:
-        raise UserError(
-            f"{len(inputs)} objects of {size / 2**20:.1f} MiB at once: at most {MESSAGE_LIMIT_BYTES // 2**20} MiB "
-            "are taken; apply them in parts"
-        )
+    _check_size(request)
     with pilot(context) as stub:
         response = stub.Apply(request, timeout=CHANGE_DEADLINE_S)
     found = [finding_row(finding) for finding in response.findings]
@@ -68,6 +63,19 @@ def apply(
     if count := errors(found):
         say(f"nothing was applied: {count} error{'s' if count > 1 else ''}")
         sys.exit(1)
+
+
+def _check_size(request: config_pb2.ApplyRequest) -> None:
+    """Pilot takes messages of a bounded size: say so in a user's words. Raises UserError."""
+    from windward.rpc.server import MESSAGE_LIMIT_BYTES
+
+    size, most = request.ByteSize(), MESSAGE_LIMIT_BYTES
+    if size > most:
+        count = len(request.objects)
+        raise UserError(
+            f"{count} object{'s' if count > 1 else ''} of {size / 2**20:.1f} MiB at once: "
+            f"at most {most // 2**20} MiB are taken; apply them in parts"
+        )
 
 
 def get(
