@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from services.pilot.registry.protocol import Sources
-from services.pilot.registry.sources import parse_sources
+from services.pilot.registry.sources import dns_server, parse_sources
 from windward.client.enrolment import EnrolledSettings
 from windward.settings import Seconds
 
@@ -91,11 +91,15 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.endpoint_ttl < 1:
             raise ValueError("--endpoint-ttl must be at least 1s")
-        try:
-            self.sources()
-        except ValueError as error:
-            raise ValueError(f"--registry: {error}") from error
+        self.sources()
 
     def sources(self) -> Sources:
         """Raises ValueError."""
-        return parse_sources(self.registry, self.dns_resolvers, self.consul_token_file)
+        try:
+            servers = [dns_server(text) for text in self.dns_resolvers]
+        except ValueError as error:
+            raise ValueError(f"--dns-resolvers: {error}") from error
+        try:
+            return parse_sources(self.registry, servers, self.consul_token_file)
+        except ValueError as error:
+            raise ValueError(f"--registry: {error}") from error

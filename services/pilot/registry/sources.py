@@ -23,10 +23,9 @@ KNOWN = "file:PATH, dns:NAME[:PORT], consul:http://HOST:PORT or mesh"
 
 
 def parse_sources(
-    settings: Sequence[str], resolvers: Sequence[str] = (), token_file: str = ""
+    settings: Sequence[str], servers: Sequence[Server] = (), token_file: str = ""
 ) -> Sources:
-    """Raises ValueError that names what is wrong and how it is written."""
-    servers = tuple(_server(text) for text in resolvers)
+    """``servers``: DNS servers, none for the machine's. Raises ValueError that names what is wrong and how it is written."""
     resolver = Resolver(
         (lambda: servers) if servers else system_servers, lambda: secrets.randbelow(65536)
     )
@@ -97,7 +96,7 @@ def _token(file: str) -> Callable[[], str]:
     return (lambda: Path(file).read_text().strip()) if file else str
 
 
-def _server(text: str) -> Server:
+def dns_server(text: str) -> Server:
     """``10.0.0.2``, ``10.0.0.2:5353``, ``[::1]:53``. Raises ValueError."""
     host, port = text, "53"
     if text.startswith("[") and "]" in text:

@@ -22,9 +22,10 @@ from windward import registration
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
 from windward.registration import RegisteredWorkload
+from windward.store.follow import follow
 from windward.store.keys import endpoint_key, endpoint_lease_key
 from windward.store.memory import MemoryStore
-from windward.store.protocol import Deleted, Put, Remove, Transaction, Write
+from windward.store.protocol import Deleted, Listing, Put, Remove, Transaction, Write
 from windward.xds import resource as xds
 from windward.xds.resource import ResourceSet
 
@@ -206,6 +207,30 @@ async def test_what_a_registry_finds_is_as_if_a_user_had_written_it(tmp_path):
         (tmp_path / "db.yaml").unlink()
         made = await until(view, lambda item: health(item) == {})
         assert "outbound|5432||db.example.com" not in made.by_type[xds.CLUSTER]
+
+
+async def test_listing_everything_again_without_a_difference_pushes_nothing(monkeypatch):
+    class Listed(MemoryStore):
+        lists = 0
+
+        async def list(self, prefix: str, **rest: Any) -> Listing:
+            self.lists += 1
+            return await super().list(prefix, **rest)
+
+    monkeypatch.setitem(follow.__kwdefaults__, "relist_every_s", 0.01)
+    store = Listed()
+    await put(store, service_entry())
+    await register(store, registered())
+    async with running(store) as groups:
+        view = await watch(groups, sidecar())
+        before, store.lists = view.current.version, 0
+        async with asyncio.timeout(10):
+            while store.lists < 10:
+                await asyncio.sleep(0.01)
+        assert (view.current.version, view.wakes) == (before, 0)
+        await register(store, registered("reviews-v2", "127.7.0.3"))
+        made = await until(view, lambda item: len(health(item)) == 2)
+        assert made.version == before + 1
 
 
 async def test_what_cannot_be_read_hurts_nothing_else():

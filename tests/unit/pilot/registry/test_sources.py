@@ -9,7 +9,8 @@ import pytest
 from services.pilot.registry.consul_client import ConsulRegistry
 from services.pilot.registry.dns import DnsName
 from services.pilot.registry.protocol import Sources
-from services.pilot.registry.sources import _server, _token, dns_name, parse_sources
+from services.pilot.registry.sources import _token, dns_name, dns_server, parse_sources
+from services.pilot.settings import Settings
 
 
 def test_none_is_the_mesh_alone():
@@ -76,7 +77,7 @@ def test_nothing_stands_twice(twice):
     ],
 )
 def test_dns_servers(text, server):
-    assert _server(text) == server
+    assert dns_server(text) == server
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_dns_servers(text, server):
 )
 def test_other_dns_servers_are_refused(text):
     with pytest.raises(ValueError, match="DNS server"):
-        parse_sources([], [text])
+        dns_server(text)
 
 
 def test_a_token_is_read_when_it_is_needed(tmp_path: Path):
@@ -97,3 +98,17 @@ def test_a_token_is_read_when_it_is_needed(tmp_path: Path):
     file.write_text("secret\n")
     assert read() == "secret"
     assert _token("")() == ""
+
+
+def a_pilot(**over: object) -> Settings:
+    base: dict[str, object] = {"store": "memory:", "citadel_address": "a:1", "citadel_mtls_address": "a:2",
+                               "trust_bundle_file": "r", "token_file": "t", "state_dir": "s"}  # fmt: skip
+    return Settings(**base | over)  # type: ignore[arg-type]
+
+
+def test_pilots_settings_name_the_flag_that_is_wrong():
+    assert a_pilot(registry=("file:/a",)).sources().order == ("mesh", "file:/a")
+    with pytest.raises(ValueError, match=r"^--registry: 'x' is no registry"):
+        a_pilot(registry=("x",))
+    with pytest.raises(ValueError, match=r"^--dns-resolvers: 'x' is not a DNS server"):
+        a_pilot(dns_resolvers=("x",))
