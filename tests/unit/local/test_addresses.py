@@ -1,0 +1,72 @@
+"""Where the parts of a mesh listen: no two in one place, whatever runs on the machine already."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from windward.local.addresses import (
+    Mode,
+    free_port,
+    mesh_id,
+    plan_loopback,
+    plan_namespaces,
+)
+from windward.local.errors import LocalMeshError
+
+IDS = st.integers(0, 2**24 - 1).map(lambda number: f"{number:06x}")
+NAMES = st.integers(1, 240).map(lambda count: tuple(f"w{number}" for number in range(count)))
+
+
+@given(IDS, NAMES)
+def test_loopback_gives_everybody_two_addresses_of_its_own(identifier: str, names: tuple[str, ...]):
+    plan = plan_loopback(identifier, names)
+    addresses = [item for place in plan.places for item in (place.address, place.app_address)]
+    assert len(set(addresses)) == 2 * len(names)
+    assert all(ipaddress.ip_address(item).is_loopback for item in addresses)
+    assert "127.0.0.1" not in addresses
+    assert plan.place(names[-1]).name == names[-1]
+
+
+@given(IDS, NAMES, st.sets(st.integers(0, 255), max_size=255))
+def test_namespaces_take_a_network_that_nobody_has(
+    identifier: str, names: tuple[str, ...], taken: set[int]
+):
+    in_use = tuple(ipaddress.IPv4Network(f"10.89.{third}.0/24") for third in taken)
+    plan = plan_namespaces(identifier, names, in_use)
+    assert plan.mode is Mode.NAMESPACES
+    assert plan.network is not None
+    assert not any(plan.network.overlaps(other) for other in in_use)
+    addresses = [plan.control_address, *(place.address for place in plan.places)]
+    assert len(set(addresses)) == len(names) + 1
+    assert all(ipaddress.ip_address(item) in plan.network for item in addresses)
+    links = [plan.bridge, *(place.link for place in plan.places)]
+    assert all(link is not None and len(link) <= 15 for link in links), "the kernel's limit"
+
+
+def test_no_network_left_and_too_many_workloads_are_errors():
+    everything = (ipaddress.IPv4Network("10.0.0.0/8"),)
+    with pytest.raises(LocalMeshError, match="no free network"):
+        plan_namespaces("000000", ("a",), everything)
+    with pytest.raises(LocalMeshError, match="at most 240"):
+        plan_namespaces("000000", tuple(map(str, range(241))), ())
+
+
+def test_a_folder_is_its_mesh_whatever_way_leads_there(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    assert mesh_id(tmp_path / "a") == mesh_id(tmp_path / "a" / ".." / "a")
+    assert mesh_id(tmp_path / "a") != mesh_id(tmp_path)
+
+
+def test_a_taken_port_is_not_given_out():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        assert free_port("127.0.0.1", taken) != taken
+    assert free_port("127.0.0.1", taken) == taken
