@@ -103,6 +103,7 @@ class AgentState(Collector):
             ),
             ("xds_requests", "Requests of Envoy", counts.requests),
             ("xds_responses", "Responses of Pilots", counts.responses),
+            ("xds_resources", "Resources that Pilots have sent or removed", counts.resources),
             ("xds_rejected", "Responses that Envoy has refused", counts.rejected),
             ("xds_from_cache", "Responses that no Pilot was asked for", counts.served_from_cache),
         ):

@@ -56,6 +56,8 @@ class Counts:
         self.requests = 0
         self.responses = 0
         """Of Pilots, name tables among them."""
+        self.resources = 0
+        """Resources that Pilots have sent or removed."""
         self.rejected = 0
         """Responses that Envoy has refused."""
         self.served_from_cache = 0
@@ -272,6 +274,7 @@ class _Relay:
             self._attempts.served()
             self._counts.responses += 1
             turn = self._session.from_pilot(raw)
+            self._counts.resources += turn.moved
             self._pass_up(turn)
             for response in turn.down:
                 await self.downward.put(response)

@@ -67,6 +67,8 @@ class Turn:
     down: tuple[bytes, ...] = ()
     up: tuple[bytes, ...] = ()
     reopen: bool = False
+    moved: int = 0
+    """Resources that Pilot has sent or removed."""
 
 
 class Session:
@@ -118,15 +120,16 @@ class Session:
         """Raises WireError for what is not a response."""
         response = read_response(raw)
         self._cache.saw(response.version)
+        moved = len(response.items) + len(response.removed)
         if response.type_url == NAME_TABLE:
-            return Turn(up=(self._take_names(response),))
+            return Turn(up=(self._take_names(response),), moved=moved)
         state = self._types.get(response.type_url)
         if state is None:
-            return Turn()
+            return Turn(moved=moved)
         brought = {item.name: Held(item.version, item.entry) for item in response.items}
         nonce = self._next_nonce()
         state.waiting[nonce] = Offer(response.nonce, brought, response.removed)
-        return Turn((with_nonce(raw, nonce),))
+        return Turn((with_nonce(raw, nonce),), moved=moved)
 
     def open_upstream(self) -> list[bytes]:
         """First requests for a new Pilot: the node in the first of them, name tables last."""
