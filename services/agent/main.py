@@ -163,7 +163,10 @@ class _Agent:
                     settings.pilot_address, server_name=pilot_name, source=source
                 )
                 self._registration = Registration(
-                    settings, registry, self._admin.serves_application
+                    settings,
+                    registry,
+                    self._admin.serves_application,
+                    resumed=self._served.resumed,
                 )
                 self._registering = group.create_task(self._registration.run())
             tasks.append(group.create_task(self._envoy.run()))

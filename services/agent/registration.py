@@ -31,9 +31,18 @@ class Registration:
     """``run`` registers and renews; ``registered`` is set after the first success; ``end`` takes the workload out."""
 
     def __init__(
-        self, settings: Settings, channels: ChannelSource, serves: Callable[[], Awaitable[bool]]
+        self,
+        settings: Settings,
+        channels: ChannelSource,
+        serves: Callable[[], Awaitable[bool]],
+        *,
+        resumed: bool = False,
     ) -> None:
-        """``serves``: whether Envoy can take the workload's requests."""
+        """``serves``: whether Envoy can take the workload's requests. ``resumed``: an earlier run's configuration is served.
+
+        Then peers hold this endpoint for healthy, and requests come: to be unhealthy first would send them away.
+        """
+        self._resumed = resumed
         self._settings = settings
         self._channels = channels
         self._serves = serves
@@ -60,6 +69,8 @@ class Registration:
 
     async def _renew(self) -> None:
         while True:
+            if self._resumed and not self._serving:
+                self._serving = await self._serves()
             told = self._healthy
             self._health.changed.clear()
             try:

@@ -62,6 +62,11 @@ class Served:
         """The certificate of an earlier run, yet to be checked."""
         return self._state.material if self._state else None
 
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier run's configuration is served."""
+        return self._last_good.loaded
+
     def routes(self) -> Routes:
         return self._told.routes()
 

@@ -63,12 +63,12 @@ async def pilot():
 class Agent:
     """A registration that runs, and what it asks of Envoy."""
 
-    def __init__(self, *addresses: str, **over: Any) -> None:
+    def __init__(self, *addresses: str, resumed: bool = False, **over: Any) -> None:
         self.serving = asyncio.Event()
         self.serving.set()
         self.channels = ChannelSource(addresses)
         made = settings(**{"workload_group": "reviews", "labels": {"version": "v1"}} | over)
-        self.registration = Registration(made, self.channels, self._serves)
+        self.registration = Registration(made, self.channels, self._serves, resumed=resumed)
 
     async def _serves(self) -> bool:
         return self.serving.is_set()
@@ -102,6 +102,14 @@ async def test_it_renews_with_the_lease_it_was_given(pilot):
     async with Agent(pilot.address):
         leases = [(await pilot.registered.get()).lease_id for _ in range(3)]
     assert leases == [0, LEASE, LEASE]
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_an_agent_that_serves_an_earlier_runs_state_is_healthy_from_the_first(pilot, serves):
+    async with Agent(pilot.address, resumed=True) as agent:
+        if not serves:
+            agent.serving.clear()
+        assert (await pilot.registered.get()).workload.unhealthy is not serves
 
 
 async def test_it_is_unhealthy_until_envoy_serves_its_application(pilot):
