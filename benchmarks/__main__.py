@@ -1,5 +1,6 @@
 """``python -m benchmarks SCENARIO [options] --json FILE``: measurements, each one flat JSON object and a table.
 
+agent-outage   the control plane dead: restarts of agent and Envoy, and --minutes of requests with Citadel coming and going
 dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
@@ -39,6 +40,12 @@ XDS = (
 BARS = ("bars", "xds-bars")
 
 
+def _agent_outage(options: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import agent_outage
+
+    return agent_outage.measure(options.minutes, options.ttl, options.restarts)
+
+
 def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks import dns
 
@@ -64,6 +71,7 @@ def _xds(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
+    "agent-outage": _agent_outage,
     "dns": _dns,
     "leases": _leases,
     "mesh": _mesh,
@@ -86,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
         ("--ports", 20, "distinct ports of the services, each a route configuration"),
         ("--rate", 100, "churn: changes a second"),
         ("--seconds", 60, "churn: for how long"),
+        ("--minutes", 30, "agent-outage, bars: how long the control plane stays dead"),
+        ("--ttl", 240, "agent-outage: lifetime of certificates in seconds"),
+        ("--restarts", 3, "agent-outage: of each kind"),
         ("--runs", 1, "how often; the figures are medians"),
     )
     for flag, default, text in numbers:
@@ -130,7 +141,12 @@ def main() -> int:
     if options.scenario in BARS:
         from benchmarks import bars
 
-        return bars.run(RESULTS, only_xds=options.scenario == "xds-bars", runs=options.runs)
+        return bars.run(
+            RESULTS,
+            only_xds=options.scenario == "xds-bars",
+            runs=options.runs,
+            minutes=options.minutes,
+        )
     if options.against and not (options.against / "services" / "pilot" / "main.py").exists():
         sys.stderr.write(f"benchmarks: --against {options.against}: not a checkout of Windward\n")
         return 2

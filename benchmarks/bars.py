@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from benchmarks import dns, leases, mesh
+from benchmarks import agent_outage, dns, leases, mesh
 from benchmarks.rows import Row
 from benchmarks.xds import bars as xds_bars
 
@@ -56,10 +56,16 @@ def proved_s() -> float:
         return monotonic() - began
 
 
-def run(results: Path, *, only_xds: bool = False, runs: int = 1) -> int:
-    """Measure, print, keep; 1 if a bar is not held. ``runs``: of each xds scenario, whose medians are the figures."""
+def run(results: Path, *, only_xds: bool = False, runs: int = 1, minutes: int = 30) -> int:
+    """Measure, print, keep; 1 if a bar is not held. ``runs``: of each xds scenario, whose medians are the figures.
+
+    ``minutes``: of the long outage of the control plane.
+    """
     raw: dict[str, object] = {"load_before": os.getloadavg()[0]}
     made, figures = ([], {}) if only_xds else _mesh_rows()
+    if not only_xds:
+        raw["agent_outage"] = outage = agent_outage.measure(minutes, agent_outage.TTL_S)
+        made += agent_outage.rows(outage)
     raw |= figures
     of_xds, raw["xds"] = xds_bars.rows(runs)
     made += of_xds

@@ -42,6 +42,8 @@ KEY_FILE = "key.pem"
 ROOTS_FILE = "roots.pem"
 
 
+LONGEST_WAIT_SHARE = 0.1
+"""Of what a certificate has left, at most this is waited between attempts to renew it."""
 NEAR_EXPIRY_SHARE = 0.25
 """Of the time that a certificate had left when it came: with less than that, a failing renewal is an alarm."""
 
@@ -183,8 +185,16 @@ class CertificateKeeper:
                 self.source.replace(material)
                 log.info("certificate.renewed", identity=str(self._enrolment.identity))
                 return
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
+            wait_s = backoff_s * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
+            await asyncio.sleep(min(wait_s, self._pressing_s()))
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    def _pressing_s(self) -> float:
+        """The longest to wait between attempts: a short life is not waited away."""
+        left_s = (self._until - self._now()).total_seconds() if self._until else 0.0
+        return (
+            max(left_s * LONGEST_WAIT_SHARE, FIRST_BACKOFF_S) if left_s > 0 else LONGEST_BACKOFF_S
+        )
 
     def _renewal_failed(self, error: Exception) -> None:
         self.failing = _reason(error)
