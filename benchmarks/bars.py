@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -62,20 +63,33 @@ def run(results: Path, *, only_xds: bool = False, runs: int = 1, minutes: int = 
     ``minutes``: of the long outage of the control plane.
     """
     raw: dict[str, object] = {"load_before": os.getloadavg()[0]}
-    made, figures = ([], {}) if only_xds else _mesh_rows()
+    file = results / f"bars-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}.json"
+    made: list[Row] = []
     if not only_xds:
+        made, figures = _mesh_rows()
+        raw |= figures
         raw["agent_outage"] = outage = agent_outage.measure(minutes, agent_outage.TTL_S)
         made += agent_outage.rows(outage)
-    raw |= figures
-    of_xds, raw["xds"] = xds_bars.rows(runs)
-    made += of_xds
+        _show(made)
+    for key, rows, of_xds in xds_bars.measurements(runs):
+        raw[f"xds_{key}"] = of_xds
+        made += rows
+        _show(rows)
+        _keep(file, raw)
     raw["load_after"] = os.getloadavg()[0]
-    for row in made:
-        print(row)
-    results.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    (results / f"bars-{stamp}.json").write_text(json.dumps(raw, indent=1) + "\n")
+    _keep(file, raw)
     return 0 if all(row.held for row in made) else 1
+
+
+def _show(rows: Iterable[Row]) -> None:
+    for row in rows:
+        print(row, flush=True)
+
+
+def _keep(file: Path, raw: Mapping[str, object]) -> None:
+    """After every measurement: what is there stays there, whatever ends the next one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(raw, indent=1) + "\n")
 
 
 def _mesh_rows() -> tuple[list[Row], dict[str, object]]:

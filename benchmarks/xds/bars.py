@@ -6,7 +6,7 @@ A scenario that fails leaves its rows without a figure, and not held; the others
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,32 +65,12 @@ MEASUREMENTS = (
         ),
     ),
     Measurement(
-        "churn",
-        "xds-churn",
-        Wish(services=1000, streams=500, rate=100, seconds=60),
-        (
-            (f"{MESH} 500 streams, 100 changes/s for 60 s -> ACK, p99, ms", "p99_ms", 500),
-            (f"{MESH} 500 streams, churn: growth of the time to the last ACK, ms", "queue_growth_ms", 100),
-            (f"{MESH} 500 streams, churn: longest hold of the loop, CPU ms", "loop_hold_cpu_ms", 10),
-            (f"{MESH} 500 streams, churn: what the fleet found wrong", "faults", 0),
-        ),
-    ),
-    Measurement(
         "cold",
         "xds-cold",
         Wish(services=1000, streams=1000),
         (
             (f"{MESH} 1 proxy of a fresh Pilot, CPU, ms", "generate_cpu_ms", 500),
             (f"{MESH} 1,000 proxies connect at once -> all in sync, s", "all_synced_s", 20),
-        ),
-    ),
-    Measurement(
-        "memory",
-        "xds-memory",
-        Wish(services=1000, streams=2000),
-        (
-            (f"{MESH} 2,000 streams, RSS at its most, MB", "rss_peak_mb", 600),
-            (f"{MESH} 2,000 streams, growth over 1,000 endpoint changes, MB", "rss_slope_mb_per_1000", 0.5),
         ),
     ),
     Measurement(
@@ -120,24 +100,39 @@ MEASUREMENTS = (
         Wish(),
         (("store of 30,000 objects: Pilot's start -> ready, s", "ready_s", 30),),
     ),
+    Measurement(
+        "churn",
+        "xds-churn",
+        Wish(services=1000, streams=500, rate=100, seconds=60),
+        (
+            (f"{MESH} 500 streams, 100 changes/s for 60 s -> ACK, p99, ms", "p99_ms", 500),
+            (f"{MESH} 500 streams, churn: growth of the time to the last ACK, ms", "queue_growth_ms", 100),
+            (f"{MESH} 500 streams, churn: longest hold of the loop, CPU ms", "loop_hold_cpu_ms", 10),
+            (f"{MESH} 500 streams, churn: what the fleet found wrong", "faults", 0),
+        ),
+    ),
+    Measurement(
+        "memory",
+        "xds-memory",
+        Wish(services=1000, streams=2000),
+        (
+            (f"{MESH} 2,000 streams, RSS at its most, MB", "rss_peak_mb", 600),
+            (f"{MESH} 2,000 streams, growth over 1,000 endpoint changes, MB", "rss_slope_mb_per_1000", 0.5),
+        ),
+    ),
 )  # fmt: skip
 
 
-def rows(runs: int = 1) -> tuple[list[Row], dict[str, Any]]:
-    """Every row, and the raw figures by measurement."""
-    made: list[Row] = []
-    raw: dict[str, Any] = {}
+def measurements(runs: int = 1) -> Iterator[tuple[str, list[Row], dict[str, Any]]]:
+    """(key, rows, raw figures) of each measurement, as they come."""
     for measurement in MEASUREMENTS:
         try:
             figures = several(measurement.scenario, measurement.wish, runs, None)
         except Failed as error:
             sys.stderr.write(f"{error}\n")
-            raw[measurement.key] = {"failed": str(error)}
-            made += rows_of(measurement, {}, str(error))
-            continue
-        raw[measurement.key] = figures
-        made += rows_of(measurement, figures)
-    return made, raw
+            yield measurement.key, rows_of(measurement, {}, str(error)), {"failed": str(error)}
+        else:
+            yield measurement.key, rows_of(measurement, figures), figures
 
 
 def rows_of(measurement: Measurement, figures: Mapping[str, Any], why: str = "") -> list[Row]:

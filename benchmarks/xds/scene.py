@@ -47,8 +47,8 @@ class Wish:
     """Churn: changes a second."""
     seconds: float = 60.0
     """Churn: for how long."""
-    sync_timeout_s: float = 240.0
-    ack_timeout_s: float = 60.0
+    sync_timeout_s: float = 400.0
+    ack_timeout_s: float = 120.0
     checkout: Path = OURS
     """Whose Pilot runs."""
     pilot_flags: tuple[str, ...] = ()
