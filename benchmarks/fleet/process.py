@@ -50,6 +50,7 @@ class Fleet:
         self._reading: asyncio.Task[None]
         self._answers: dict[str, deque[asyncio.Future[dict[str, Any]]]] = {}
         self._acked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         ready = self._answer("ready")
@@ -109,6 +110,8 @@ class Fleet:
     # ---- events -----------------------------------------------------------------------------------------------------
 
     def _answer(self, event: str) -> asyncio.Future[dict[str, Any]]:
+        if self._ended:
+            raise FleetError("the fleet has ended")
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers.setdefault(event, deque()).append(future)
         return future
@@ -139,6 +142,7 @@ class Fleet:
                 future = queue.popleft() if queue else None
             if future is not None and not future.done():
                 future.set_result(event)
+        self._ended = True
         ended = FleetError("the fleet has ended")
         waiting = [*self._acked.values(), *(f for q in self._answers.values() for f in q)]
         for future in waiting:

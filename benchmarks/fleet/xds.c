@@ -279,7 +279,8 @@ static void apply(Stream *s, int type, View message) {
   while (next_field(&r)) {
     if (r.wire != 2 || r.field != 2) continue;
     Item item = parse_item(r.bytes);
-    check_references(s, content_at(h->content[name_id(type, item.name)]));
+    u32 id = h->content[name_id(type, item.name)];
+    if (id) check_references(s, content_at(id));                       // 0: taken back by the same response
   }
 }
 static void check_synced(Stream *s) {

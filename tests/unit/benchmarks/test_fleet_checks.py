@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.fleet.process import FleetError
 from tests.unit.benchmarks.ads import (
     a_cluster,
     a_listener,
@@ -93,3 +94,21 @@ async def test_a_correct_server_has_no_faults(tmp_path):
     faults = ("missing_references", "versions_back", "unasked", "malformed", "removed_in_use",
               "changed_under_version", "unknown_type", "protocol_errors")  # fmt: skip
     assert {name: report[name] for name in faults if report[name]} == {}
+
+
+async def test_a_resource_that_the_same_response_takes_back_is_gone(tmp_path):
+    async with fleet_at(tmp_path) as (server, fleet):
+        stream = await server.stream()
+        await bring_up(stream)
+        stream.send(ROUTE, [a_route("r", "nowhere")], removed=["r"])
+        await stream.request(ROUTE)
+        assert (await fleet.report())["missing_references"] == 0
+
+
+async def test_a_fleet_that_has_ended_says_so_at_once(tmp_path):
+    async with fleet_at(tmp_path) as (_, fleet):
+        fleet._process.kill()
+        with pytest.raises(FleetError, match="ended"):
+            await fleet.synced(60)
+        with pytest.raises(FleetError, match="ended"):
+            await fleet.report()
