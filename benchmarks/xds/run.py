@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -44,7 +45,16 @@ def once(name: str, wish: Wish) -> dict[str, Any]:
         raise Failed(f"{name}: {error}") from error
     except TimeoutError as error:
         raise Failed(f"{name}: not done after {RUN_TIMEOUT_S:.0f} s") from error
-    return flat(name, wish, figures)
+    return flat(name, wish, figures) | {"revision": revision(wish.checkout)}
+
+
+def revision(checkout: Path) -> str:
+    """The checkout's commit, ``+`` behind it where files differ from it; empty where there is no git."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 async def _bounded(scenario: Scenario, wish: Wish) -> Figures:

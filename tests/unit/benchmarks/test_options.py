@@ -50,3 +50,22 @@ def test_a_result_is_one_flat_object_with_faults_in_words(tmp_path):
     assert read == made
     assert not any(isinstance(value, (dict, list)) for value in read.values())
     assert (read["faults"], read["faults_seen"]) == (3, "malformed:2 unasked:1")
+
+
+def test_a_checkout_is_named_by_its_commit(tmp_path):
+    from benchmarks.xds.run import revision
+
+    def git(*words):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x", *words]
+        subprocess.run(command, check=True, capture_output=True)
+
+    assert revision(tmp_path) == ""
+    git("init")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "one")
+    clean = revision(tmp_path)
+    assert len(clean) >= 7
+    assert clean.isalnum()
+    (tmp_path / "file").write_text("two")
+    assert revision(tmp_path) == clean + "+"
