@@ -12,7 +12,7 @@ from benchmarks.xds import probe
 from benchmarks.xds.bench import Bench
 from benchmarks.xds.load import load_objects, load_workloads, move_workload
 from benchmarks.xds.population import Population
-from benchmarks.xds.scene import FAULTS, Figures, Scene, Wish, scene
+from benchmarks.xds.scene import FAULTS, Figures, Scene, Wish, hold_ms_of, scene
 
 SETTLE_S = 1.0
 OBJECTS = 30_000
@@ -46,8 +46,7 @@ async def cold(wish: Wish) -> Figures:
         "ready_s": round(ready_s, 2),
         "start_cpu_s": round(start_cpu, 3),
         "rss_start_mb": round(rss_start, 1),
-        "loop_hold_ms": _milliseconds(seen.get("pilot_loop_longest_hold_seconds")),
-        "loop_hold_cpu_ms": _milliseconds(seen.get("pilot_loop_longest_hold_cpu_seconds")),
+        "loop_hold_ms": hold_ms_of(seen),
         "load_before": load_before,
         "load_after": probe.load(),
     }
@@ -90,10 +89,6 @@ async def _connect(bench: Bench, wish: Wish, members: Sequence[Member]) -> Figur
 
 def _messages(report: Figures) -> int:
     return sum(value for name, value in report.items() if name.startswith("messages_"))
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)
 
 
 async def storm(wish: Wish) -> Figures:

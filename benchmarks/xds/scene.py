@@ -19,7 +19,6 @@ from benchmarks.xds.population import Population
 
 Figures = dict[str, Any]
 HOLD = "pilot_loop_longest_hold_seconds"
-HOLD_CPU = "pilot_loop_longest_hold_cpu_seconds"
 MOST_CONTENTS = 5000
 """Distinct resources that are read by Envoy's own types."""
 QUIET_S = 0.5
@@ -94,12 +93,9 @@ class Scene:
         self.fleet.wrote(number, began, monotonic_ns())
         return number
 
-    async def hold_ms(self) -> tuple[float | None, float | None]:
-        """Longest holds of Pilot's event loop since they were asked for last: on the clock, and of CPU."""
-        seen = await probe.metrics(self.bench.ports["metrics"])
-        if HOLD not in seen:
-            return None, None
-        return seen[HOLD] * 1000, seen[HOLD_CPU] * 1000
+    async def hold_ms(self) -> float | None:
+        """Longest hold of Pilot's event loop since it was asked for last; None for a Pilot that does not tell."""
+        return hold_ms_of(await probe.metrics(self.bench.ports["metrics"]))
 
     async def quiet(self) -> None:
         """Wait until Pilot uses next to no CPU: what was asked of it is done."""
@@ -160,7 +156,7 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
     await asyncio.sleep(0.2)  # the last ACKs are still being read
     cpu = probe.cpu_s(pid) - cpu_before
     seen = await made.fleet.report()
-    hold, hold_cpu = await made.hold_ms()
+    hold = await made.hold_ms()
     contents, bad = unreadable(bodies_file(made.bench), MOST_CONTENTS)
     kinds = ("cds", "eds", "lds", "rds", "ecds")
     figures: Figures = {
@@ -181,8 +177,7 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
         "messages": sum(seen[f"messages_{kind}"] for kind in kinds),
         **{f"resources_{kind}": seen[f"resources_{kind}"] for kind in kinds},
         "rss_peak_mb": round(probe.peak_mb(pid), 1),
-        "loop_hold_ms": None if hold is None else round(hold, 1),
-        "loop_hold_cpu_ms": None if hold_cpu is None else round(hold_cpu, 1),
+        "loop_hold_ms": hold,
         "contents_read": contents,
         "faults": {name: seen[name] for name in FAULTS if seen[name]}
         | ({"unreadable": bad} if bad else {}),
@@ -193,6 +188,10 @@ async def measured(made: Scene, body: Callable[[], Awaitable[int]]) -> Figures:
         "load_after": probe.load(),
     }
     return made.facts | figures
+
+
+def hold_ms_of(metrics: Mapping[str, float]) -> float | None:
+    return round(metrics[HOLD] * 1000, 1) if HOLD in metrics else None
 
 
 def percentile(values: Sequence[float], share: int) -> float:

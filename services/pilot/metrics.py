@@ -38,11 +38,6 @@ LOOP_HOLD = Gauge(
     "Longest time that the event loop was held since the last scrape",
     registry=REGISTRY,
 )
-LOOP_HOLD_CPU = Gauge(
-    "pilot_loop_longest_hold_cpu_seconds",
-    "Most CPU time of the event loop's thread in one hold since the last scrape",
-    registry=REGISTRY,
-)
 REGISTRY_OBJECTS = Gauge(
     "pilot_registry_objects",
     "Services and endpoints that a registry has told",
@@ -69,9 +64,8 @@ REGISTRY_CONFLICTS = Gauge(
 
 
 def watch_loop(watch: LoopWatch) -> None:
-    """Every scrape takes the longest holds and begins new ones."""
+    """Every scrape takes the longest hold and begins a new one."""
     LOOP_HOLD.set_function(watch.take_longest_s)
-    LOOP_HOLD_CPU.set_function(watch.take_longest_cpu_s)
 
 
 MOST_VERSIONS = 20
