@@ -1,6 +1,6 @@
 """windward-citadel: the mesh's certificate authority.
 
-    store -> root (made or unsealed) -> own certificate -> ports 8060 (TLS, tokens) and 8061 (mTLS, certificates)
+    store -> root and JWT keys (made or unsealed) -> own certificate -> ports 8060 (TLS, tokens) and 8061 (mTLS, certificates)
           -> bootstrap folder: root-cert.pem for everyone, admin.token for the administrator
 
 Drain: health says NOT_SERVING, streams end, calls under way finish, the store closes.
@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
@@ -21,6 +23,8 @@ from services.citadel import metrics
 from services.citadel.api.certificates import CertificateService
 from services.citadel.api.trust import TrustService
 from services.citadel.authn import tokens
+from services.citadel.authority.jwt import JwtPolicy
+from services.citadel.authority.jwt_keys import JwtKeys
 from services.citadel.authority.root import Root, load_or_create
 from services.citadel.authority.sealing import SealingError, load_or_make_key
 from services.citadel.authority.signing import Policy, issue
@@ -49,6 +53,7 @@ OWN_TTL_S = 86_400
 ADMIN_TOKEN_TTL_S = 86_400
 RETRY_S = 1.0
 DRAIN_S = 5.0
+T = TypeVar("T")
 
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
@@ -65,11 +70,12 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         http_at(settings.metrics_address, routes, setting="--metrics-address") as metrics_port,
     ):
         root = await _root(settings, store, key, lifecycle)
-        if root is None:
+        jwt_keys = JwtKeys(store, key, _jwt_policy(settings), _now)
+        if root is None or not await _loaded(settings, jwt_keys, lifecycle):
             return
         metrics.ROOT_EXPIRY.set(root.issuer.certificate.not_valid_after_utc.timestamp())
         own = TlsSource(_own_material(root, settings.trust_domain))
-        server = _server(settings, lifecycle, store, root)
+        server = _server(settings, lifecycle, store, root, jwt_keys)
         health = servers.add_standard_services(server, SERVICES)
         tls = servers.listen_tls(server, settings.tls_address, own, setting="--tls-address")
         mtls = servers.listen_mtls(server, settings.mtls_address, own, setting="--mtls-address")
@@ -81,13 +87,17 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
         state = ""
         async with asyncio.TaskGroup() as group:
             renewal = group.create_task(_renew(own, root, settings.trust_domain))
+            rotation = group.create_task(jwt_keys.run())
             await lifecycle.stopping.wait()
             renewal.cancel()
+            rotation.cancel()
         await health.enter_graceful_shutdown()
         await server.stop(DRAIN_S)
 
 
-def _server(settings: Settings, lifecycle: Lifecycle, store: Store, root: Root) -> grpc.aio.Server:
+def _server(
+    settings: Settings, lifecycle: Lifecycle, store: Store, root: Root, jwt_keys: JwtKeys
+) -> grpc.aio.Server:
     """Every service of Citadel's own, on no port yet."""
     policy = Policy(settings.default_ttl, settings.max_ttl, settings.csr_mode == "strict")
     server = servers.new_server(interceptors=[ErrorInterceptor()])
@@ -95,16 +105,36 @@ def _server(settings: Settings, lifecycle: Lifecycle, store: Store, root: Root) 
         CertificateService(store, root, policy, settings.trust_domain, _now), server
     )
     trust_pb2_grpc.add_TrustServiceServicer_to_server(
-        TrustService(store, root, settings.trust_domain, lifecycle.stopping), server
+        TrustService(store, root, jwt_keys, settings.trust_domain, lifecycle.stopping), server
     )
     return server
 
 
 async def _root(settings: Settings, store: Store, key: bytes, lifecycle: Lifecycle) -> Root | None:
     """The root, waiting for the store as long as it takes; None when told to stop meanwhile."""
+
+    async def load() -> Root:
+        return await load_or_create(store, key, settings.trust_domain, settings.root_ttl, _now)
+
+    return await _from_store(settings, lifecycle, load)
+
+
+async def _loaded(settings: Settings, jwt_keys: JwtKeys, lifecycle: Lifecycle) -> bool:
+    """Whether the JWT keys are there; False when told to stop before."""
+
+    async def load() -> bool:
+        await jwt_keys.refresh()
+        return True
+
+    return bool(await _from_store(settings, lifecycle, load))
+
+
+async def _from_store(
+    settings: Settings, lifecycle: Lifecycle, load: Callable[[], Awaitable[T]]
+) -> T | None:
     while not lifecycle.stopping.is_set():
         try:
-            return await load_or_create(store, key, settings.trust_domain, settings.root_ttl, _now)
+            return await load()
         except (SealingError, CertificateError) as error:
             raise FatalError(str(error)) from error
         except Unavailable as error:
@@ -115,6 +145,15 @@ async def _root(settings: Settings, store: Store, key: bytes, lifecycle: Lifecyc
             async with asyncio.timeout(RETRY_S):
                 await lifecycle.stopping.wait()
     return None
+
+
+def _jwt_policy(settings: Settings) -> JwtPolicy:
+    return JwtPolicy(
+        settings.jwt_default_ttl,
+        settings.jwt_max_ttl,
+        settings.jwt_key_rotation,
+        settings.jwt_key_announce,
+    )
 
 
 def _own_material(root: Root, trust_domain: str) -> TlsMaterial:

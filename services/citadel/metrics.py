@@ -28,6 +28,7 @@ SIGN_ERRORS = Counter(
 ISSUED = Counter(
     "citadel_server_success_cert_issuance_count", "Certificates issued", registry=REGISTRY
 )
+JWT_ISSUED = Counter("citadel_server_jwt_svid_count", "JWT-SVIDs issued", registry=REGISTRY)
 ROOT_EXPIRY = Gauge(
     "citadel_server_root_cert_expiry_timestamp",
     "When the root expires, Unix seconds",

@@ -41,6 +41,18 @@ class Settings(ProcessSettings, frozen=True, kw_only=True):
     root_ttl: Annotated[Seconds, Meta(description="lifetime of a new self-signed root")] = Seconds(
         3650 * 86400
     )
+    jwt_default_ttl: Annotated[
+        Seconds, Meta(description="lifetime of JWT-SVIDs that ask for none")
+    ] = Seconds(300)
+    jwt_max_ttl: Annotated[
+        Seconds, Meta(description="longer asked lifetimes of JWT-SVIDs are refused")
+    ] = Seconds(3600)
+    jwt_key_rotation: Annotated[
+        Seconds, Meta(description="how long a key signs JWT-SVIDs; at least the longest lifetime")
+    ] = Seconds(86400)
+    jwt_key_announce: Annotated[
+        Seconds, Meta(description="how long the next such key is in the bundle before it signs")
+    ] = Seconds(3600)
     csr_mode: Annotated[
         Literal["override", "strict"],
         Meta(
@@ -51,3 +63,9 @@ class Settings(ProcessSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.default_ttl > self.max_ttl:
             raise ValueError("--default-ttl must not be longer than --max-ttl")
+        if not 1 <= self.jwt_default_ttl <= self.jwt_max_ttl:
+            raise ValueError("--jwt-default-ttl must be between 1 s and --jwt-max-ttl")
+        if self.jwt_key_rotation < max(self.jwt_max_ttl, self.jwt_key_announce * 2):
+            raise ValueError(
+                "--jwt-key-rotation must be at least --jwt-max-ttl and twice --jwt-key-announce"
+            )

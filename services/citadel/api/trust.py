@@ -1,4 +1,4 @@
-"""windward.trust.v1.TrustService: join tokens for administrators, the trust bundle for everyone."""
+"""windward.trust.v1.TrustService: join tokens for administrators, JWT-SVIDs for workloads, bundles for everyone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.citadel import metrics
 from services.citadel.authn import tokens
 from services.citadel.authn.caller import refuse
+from services.citadel.authority.jwt import JwtTtlError, bundle, mint
+from services.citadel.authority.jwt_keys import JwtKeys
 from services.citadel.authority.root import Root
 from windward.api.trust.v1 import trust_pb2, trust_pb2_grpc
+from windward.identity.jwt_svid import JwtError
 from windward.identity.names import ADMIN_ACCOUNT, ROOT_NAMESPACE
 from windward.identity.spiffe_id import SpiffeId, SpiffeIdError, workload_id
 from windward.rpc.errors import denied, invalid
@@ -30,9 +34,15 @@ BUNDLE_SEQUENCE = 1
 
 class TrustService(trust_pb2_grpc.TrustServiceServicer):
     def __init__(
-        self, store: Store, root: Root, trust_domain: str, stopping: asyncio.Event
+        self,
+        store: Store,
+        root: Root,
+        jwt_keys: JwtKeys,
+        trust_domain: str,
+        stopping: asyncio.Event,
     ) -> None:
         self._store = store
+        self._jwt_keys = jwt_keys
         self._root = root
         self._trust_domain = trust_domain
         self._stopping = stopping
@@ -80,3 +90,46 @@ class TrustService(trust_pb2_grpc.TrustServiceServicer):
             sequence=BUNDLE_SEQUENCE,
         )
         await self._stopping.wait()
+
+    async def MintJwtSvid(  # noqa: N802  the wire's name
+        self, request: trust_pb2.MintJwtSvidRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> trust_pb2.MintJwtSvidResponse:
+        """For the caller that its certificate proves; what it says of itself is not asked."""
+        caller = peer_identity(context)
+        if caller is None or caller.trust_domain != self._trust_domain:
+            metrics.AUTHENTICATION_FAILURES.inc()
+            raise refuse("JWT-SVIDs are minted for certificates of the trust domain, over mTLS")
+        asked_s = request.ttl.seconds + request.ttl.nanos / 1e9
+        keys, now = self._jwt_keys, datetime.now(UTC)
+        try:
+            token, expires_at = mint(keys.ring, keys.policy, caller, request.audience, asked_s, now)
+        except (JwtError, JwtTtlError) as error:
+            raise invalid(str(error)) from error
+        metrics.JWT_ISSUED.inc()
+        log.info(
+            "citadel.jwt_issued",
+            identity=str(caller),
+            audience=list(request.audience),
+            not_after=expires_at.isoformat(),
+            peer=context.peer(),
+        )
+        expires = Timestamp()
+        expires.FromDatetime(expires_at)
+        return trust_pb2.MintJwtSvidResponse(svid=token, expires_at=expires)
+
+    async def WatchJwtBundle(  # noqa: N802  the wire's name
+        self, _: trust_pb2.WatchJwtBundleRequest, __: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[trust_pb2.JwtBundle]:
+        keys = self._jwt_keys
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            while not stop.done():
+                seen = keys.sequence
+                yield trust_pb2.JwtBundle(trust_domain=self._trust_domain, jwks=bundle(keys.ring))
+                change = asyncio.create_task(keys.changed(seen))
+                try:
+                    await asyncio.wait({change, stop}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    change.cancel()
+        finally:
+            stop.cancel()

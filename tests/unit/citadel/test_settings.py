@@ -47,6 +47,10 @@ def test_flags_and_environment():
         (("--default-ttl", "soon"), "default-ttl"),
         (("--default-ttl", "2h", "--max-ttl", "1h"), "default-ttl"),
         (("--max-ttl", "1h"), "max-ttl"),
+        (("--jwt-default-ttl", "2h"), "jwt-default-ttl"),
+        (("--jwt-default-ttl", "0"), "jwt-default-ttl"),
+        (("--jwt-key-rotation", "59m"), "jwt-key-rotation"),
+        (("--jwt-key-announce", "13h"), "jwt-key-announce"),
     ],
 )
 def test_what_is_refused_names_its_setting(argv: tuple[str, ...], named: str):
