@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from benchmarks import agent_outage, dns, leases, mesh
+from benchmarks import agent, agent_outage, dns, leases, mesh
 from benchmarks.rows import Row
 from benchmarks.xds import bars as xds_bars
 
@@ -95,11 +95,13 @@ def _keep(file: Path, raw: Mapping[str, object]) -> None:
 def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
     """Of the Bookshop's mesh, the agent and the command line."""
     figures = asyncio.run(mesh.measure(50))
+    agents, of_agent = agent.rows()
     names = dns.measure()
     held = leases.measure()
     taken_ms, taken_s, proved = help_ms(), setup_s(), proved_s()
     raw: dict[str, object] = {
         "mesh": figures,
+        "agent": of_agent,
         "dns": names,
         "leases": held,
         "help_ms": taken_ms,
@@ -113,6 +115,7 @@ def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
         Row("change -> the gateway serves it, p99, ms", float(served), 1000),
         Row("command -> mesh ready, s", float(figures["up_s"]), 60),
         Row("command -> proof, and the mesh gone again, s", proved, 60),
+        *agents,
         Row("DNS, the mesh's own names, p50, ms", names_ms, 1),
         *leases.rows(held),
         Row("windward --help, ms", taken_ms, 200),

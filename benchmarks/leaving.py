@@ -117,12 +117,14 @@ class Requests:
 
 
 async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, bool]:
-    """(status, whether the connection stays)."""
+    """(status, with what was said if it is not 200; whether the connection stays)."""
     writer.write(b"GET / HTTP/1.1\r\nHost: peer\r\n\r\n")
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
-    await reader.readexactly(length)
-    return head.split(b" ", 2)[1].decode(), b"connection: close" not in head
+    body = await reader.readexactly(length)
+    status = head.split(b" ", 2)[1].decode()
+    said = status if status == "200" else f"{status} {body[:200].decode(errors='replace')}"
+    return said, b"connection: close" not in head
 
 
 async def streams(address: str, count: int, seconds: float) -> Counter[str]:

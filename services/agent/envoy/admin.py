@@ -10,6 +10,7 @@ from dataclasses import dataclass
 TIMEOUT_S = 2.0
 LIMIT_BYTES = 32 * 1024 * 1024
 _ACTIVE = re.compile(r"^listener\.(.+)\.downstream_cx_active: (\d+)$", re.MULTILINE)
+_ARRIVED = re.compile(r"^(?:http|listener)\.(.+)\.downstream_(?:rq|cx)_total: (\d+)$", re.MULTILINE)
 _UNCOUNTED = re.compile(r"^admin\b|^envoy_internal|\.(?:worker_\d+|main_thread)$")
 
 
@@ -110,6 +111,17 @@ class Admin:
         except (OSError, TimeoutError):
             return False
         return b"cluster.inbound" in stats and b"total_listeners_warming: 0" in stats
+
+    async def arrivals(self) -> int:
+        """How many connections and requests have come to inbound listeners so far: unchanged while nobody calls."""
+        _, stats = await self.get(
+            "/stats?usedonly&filter=^http.inbound_.*downstream_rq_total$|^listener.*downstream_cx_total$"
+        )
+        return sum(
+            int(number)
+            for name, number in _ARRIVED.findall(stats.decode())
+            if not _UNCOUNTED.search(name)
+        )
 
     async def active_connections(self, ports: Container[int] = ()) -> int:
         """Connections of its listeners: the admin's, internal ones and those of ``ports`` left out."""

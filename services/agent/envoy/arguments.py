@@ -24,6 +24,8 @@ def arguments(settings: Settings, config: str, override: str = "") -> list[str]:
         "--file-flush-interval-msec", str(max(1, int(settings.access_log_flush * 1000))),
         "--disable-hot-restart",
         "--allow-unknown-static-fields",
+        # Istio's bootstrap and configuration use fields that Envoy calls deprecated: nothing a user could mend.
+        "--skip-deprecated-logs",
         "--concurrency", str(settings.concurrency),
         "-l", level,
     ]  # fmt: skip

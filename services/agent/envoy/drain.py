@@ -1,7 +1,7 @@
 """Leaving without breaking a request: what follows one another between SIGTERM and Envoy's end, under one deadline.
 
     readiness says no, deregistered   peers stop choosing this workload; what still comes is served
-    notice time over                  Envoy says so to those connected (GOAWAY, connection: close)
+    nothing comes any more            Envoy says so to those connected (GOAWAY, connection: close)
     no connection left, or deadline   Envoy may be ended
 
 Source: https://www.envoyproxy.io/docs/envoy/latest/operations/admin#post--drain_listeners
@@ -18,6 +18,8 @@ from windward.telemetry.logging import get_logger
 
 log = get_logger()
 POLL_S = 0.1
+QUIET_S = 0.5
+"""Nobody calls any more when nothing has come for so long."""
 MOST_ERRORS = 5
 
 
@@ -65,12 +67,30 @@ class Drain:
         try:
             async with asyncio.timeout_at(deadline):
                 if await self._deregister() or self._settings.proxy_type == "router":
-                    await asyncio.sleep(self._settings.notice_time)
+                    await self._noticed()
                 ended = await self._connections_gone()
         except TimeoutError:
             ended = "the deadline came"
         log.info("agent.drained", how=ended)
         return ended
+
+    async def _noticed(self) -> None:
+        """Serve for the notice time, and on until it is quiet; callers who never notice get half of the deadline."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        latest = began + max(self._settings.notice_time, self._settings.drain_time / 2)
+        seen, since = -1, began
+        while loop.time() < latest:
+            await asyncio.sleep(POLL_S)
+            try:
+                arrived = await self._admin.arrivals()
+            except (OSError, TimeoutError):
+                return
+            if arrived != seen:
+                seen, since = arrived, loop.time()
+            enough = loop.time() - began >= self._settings.notice_time
+            if enough and loop.time() - since >= min(QUIET_S, self._settings.notice_time):
+                return
 
     async def _connections_gone(self) -> str:
         """Outbound listeners of a sidecar stay: its application may still be finishing its work."""

@@ -187,6 +187,19 @@ async def test_connections_of_listeners_count_and_the_admins_do_not(envoy):
     assert await admin.active_connections() == 0
 
 
+async def test_what_arrives_is_counted(envoy):
+    fake, admin = envoy
+    fake.say(
+        {
+            "http.inbound_0.0.0.0_9080.downstream_rq_total": 5,
+            "listener.0.0.0.0_15006.downstream_cx_total": 2,
+            "listener.0.0.0.0_15006.worker_0.downstream_cx_total": 2,
+            "listener.admin.downstream_cx_total": 9,
+        }
+    )
+    assert await admin.arrivals() == 7
+
+
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=5))
 def test_chunks_are_joined(parts):
     raw = b"".join(_chunk(part) for part in parts) + b"0\r\n\r\n"

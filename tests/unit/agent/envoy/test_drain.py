@@ -22,6 +22,8 @@ class FakeAdmin(Admin):
         self.diary: list[str] = []
         self.away = 0
         self.left_out: Any = None
+        self.calls: list[int] = []
+        """What has arrived, poll by poll; the last for ever."""
 
     async def post(self, path: str) -> tuple[int, bytes]:
         if self.away:
@@ -34,6 +36,11 @@ class FakeAdmin(Admin):
         self.left_out = ports
         self.connections -= 1
         return max(self.connections, 0)
+
+    async def arrivals(self) -> int:
+        if self.away:
+            raise ConnectionRefusedError
+        return self.calls.pop(0) if self.calls else 10**6
 
     async def deregister(self) -> bool:
         self.diary.append("deregistered")
@@ -67,6 +74,20 @@ async def test_it_serves_on_until_peers_had_time_to_notice():
     began = loop.time()
     await draining(admin, notice_time=0.05).run()
     assert loop.time() - began >= 0.05
+
+
+async def test_it_serves_on_while_somebody_still_calls():
+    admin = FakeAdmin()
+    admin.calls = list(range(40))
+    await draining(admin, notice_time=0.005, drain_time=60.0).run()
+    assert admin.calls == []
+
+
+async def test_callers_who_never_notice_get_half_of_the_time():
+    admin = FakeAdmin()
+    admin.calls = list(range(10**5))
+    assert await draining(admin, drain_time=0.3).start() == "no connection is left"
+    assert admin.calls
 
 
 async def test_who_was_never_registered_need_not_wait():
