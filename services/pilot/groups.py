@@ -48,6 +48,7 @@ def group_key(proxy: Proxy) -> Hashable:
         proxy.interception,
         proxy.app_address,
         proxy.identity,
+        proxy.proxyless,
         proxy.vips,
     )
 

@@ -87,6 +87,17 @@ def accounts(endpoints: Sequence[Endpoint]) -> frozenset[tuple[str, str, bool]]:
     return frozenset((item.namespace, item.service_account, item.mtls) for item in endpoints)
 
 
+def identities_of(endpoints: Sequence[Endpoint], trust_domain: str) -> list[str]:
+    """Whom to expect behind a cluster, in order."""
+    return sorted(
+        {
+            f"spiffe://{trust_domain}/ns/{endpoint.namespace}/sa/{endpoint.service_account}"
+            for endpoint in endpoints
+            if endpoint.service_account
+        }
+    )
+
+
 def _dns_endpoints(
     service: Service, port: Port, subset: str, endpoints: Sequence[Endpoint]
 ) -> Sequence[Endpoint]:
@@ -187,11 +198,7 @@ def _security(
     """MTLS by rule, or by what each endpoint can (auto mTLS)."""
     if policy.tls is ClientTLSMode.DISABLE or service.resolution is Resolution.NONE:
         return
-    identities = {
-        f"spiffe://{trust_domain}/ns/{endpoint.namespace}/sa/{endpoint.service_account}"
-        for endpoint in endpoints
-        if endpoint.service_account
-    }
+    identities = identities_of(endpoints, trust_domain)
     alpn = (
         ("istio-h2", "h2")
         if port.protocol is Protocol.HTTP2

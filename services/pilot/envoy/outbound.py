@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from services.pilot.envoy import cluster, listener, names, selection, virtual_host
+from services.pilot.envoy import cluster, listener, names, proxyless, selection, virtual_host
 from services.pilot.envoy.common import resource
 from services.pilot.envoy.endpoint import load_assignment
 from services.pilot.envoy.memo import Memo
@@ -45,6 +45,8 @@ class Shape(Enum):
     """One HTTP proxy listener, one route configuration."""
     ROUTER = "router"
     """A gateway: its listeners are its own."""
+    PROXYLESS = "proxyless"
+    """No proxy at all: a gRPC client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,9 @@ class HostBuilder:
             for port in service.ports
             if port.protocol.is_http
         )
+        if self.scope.shape is Shape.PROXYLESS:
+            resources = (*resources, *self._proxyless_routes(service, dict(http)))
+            return self._shared(host, HostPart(rule, route, resources, refers=refers))
         tcp: tuple[TcpListener, ...] = ()
         if self.scope.shape is Shape.INTERCEPTED:
             tcp = tuple(
@@ -135,7 +140,10 @@ class HostBuilder:
         """The part when nothing but the host's endpoints changed."""
         service = self._addressed(self.snapshot.services[host])
         resources = self._destinations(service, before.rule)
-        if self.scope.shape is not Shape.ROUTER and self.scope.sees(service):
+        if self.scope.shape is Shape.PROXYLESS:
+            kept = (r for r in before.resources if r.type_url in {xds.LISTENER, xds.ROUTE})
+            resources = (*resources, *kept)
+        elif self.scope.shape is not Shape.ROUTER and self.scope.sees(service):
             resources = self._named(service, resources)
         part = HostPart(
             before.rule, before.route, resources, before.http, before.tcp, before.refers
@@ -189,7 +197,7 @@ class HostBuilder:
         endpoints = self.snapshot.endpoints.get(service.host, ())
         return self.memo.get(
             service.host,
-            "destinations",
+            ("destinations", self.scope.shape is Shape.PROXYLESS),
             (service, rule, endpoints),
             lambda: tuple(self._build_destinations(service, rule, endpoints)),
         )
@@ -226,13 +234,16 @@ class HostBuilder:
         by_eds = service.resolution is Resolution.STATIC and not policy.passthrough
         # An EDS cluster says of its endpoints only whom to expect there.
         behind = cluster.accounts(chosen) if by_eds else chosen
-        trust_domain = self.options.trust_domain
-        yield self.memo.get(
+        without_proxy = self.scope.shape is Shape.PROXYLESS
+        made = self.memo.get(
             service.host,
-            ("cluster", name),
+            ("cluster", name, without_proxy),
             (service, port, policy, origins, behind),
-            lambda: _cluster(service, port, subset, policy, chosen, trust_domain, origins),
+            lambda: self._cluster(service, port, subset, policy, chosen, origins),
         )
+        if made is None:
+            return
+        yield made
         if by_eds:
             yield self.memo.get(
                 service.host,
@@ -241,7 +252,39 @@ class HostBuilder:
                 lambda: resource(xds.ENDPOINT, name, load_assignment(name, port, chosen), origins),
             )
 
+    def _cluster(
+        self,
+        service: Service,
+        port: Port,
+        subset: str,
+        policy: EffectivePolicy,
+        chosen: tuple[Endpoint, ...],
+        origins: tuple[Origin, ...],
+    ) -> Resource | None:
+        """None where there is none for clients of this shape."""
+        build = proxyless.cluster if self.scope.shape is Shape.PROXYLESS else cluster.outbound
+        message = build(service, port, subset, policy, chosen, self.options.trust_domain)
+        return resource(xds.CLUSTER, message.name, message, origins) if message else None
+
     # ---- routes -----------------------------------------------------------------------------------------------------
+
+    def _proxyless_routes(
+        self, service: Service, http: Mapping[int, HostRoutes]
+    ) -> tuple[Resource, ...]:
+        if service.resolution not in proxyless.UNDERSTOOD:
+            return ()
+        namespace = self.scope.namespace
+        return self.memo.get(
+            service.host,
+            ("api", namespace),
+            (service, tuple(http.items())),
+            lambda: tuple(
+                made
+                for port in service.ports
+                if port.number in http
+                for made in proxyless.routes_of(service, port, http[port.number], namespace)
+            ),
+        )
 
     def _routes(
         self, service: Service, port: Port, rule: Route | None, refers: frozenset[str]
@@ -318,19 +361,6 @@ class HostBuilder:
                 )
             return weights, (service.origin, origin_of(rule, f"spec.tcp[{index}]"))
         return straight, (service.origin,)
-
-
-def _cluster(
-    service: Service,
-    port: Port,
-    subset: str,
-    policy: EffectivePolicy,
-    chosen: tuple[Endpoint, ...],
-    trust_domain: str,
-    origins: tuple[Origin, ...],
-) -> Resource:
-    message = cluster.outbound(service, port, subset, policy, chosen, trust_domain)
-    return resource(xds.CLUSTER, message.name, message, origins)
 
 
 def port_of(snapshot: MeshSnapshot, host: str, wanted: int) -> int:

@@ -41,7 +41,9 @@ def scope_of(snapshot: MeshSnapshot, proxy: Proxy) -> Scope:
     """Whom the proxy shares its outbound resources with."""
     labels = labels_of(snapshot, proxy)
     shape = Shape.ROUTER
-    if proxy.type is ProxyType.SIDECAR:
+    if proxy.proxyless:
+        shape = Shape.PROXYLESS
+    elif proxy.type is ProxyType.SIDECAR:
         redirected = proxy.interception is Interception.REDIRECT
         shape = Shape.INTERCEPTED if redirected else Shape.DIRECT
     return Scope(
@@ -62,6 +64,8 @@ def may_move(delta: Delta, proxy: Proxy) -> bool:
 
 def concerns(delta: Delta, before: MeshSnapshot, proxy: Proxy) -> bool:
     """Whether a change may be one of the proxy's own resources."""
+    if proxy.proxyless:
+        return False
     if proxy.type is ProxyType.ROUTER:
         return delta.gateways or bool(delta.services)
     if delta.peers or place_of(proxy) in delta.addresses:
@@ -70,6 +74,8 @@ def concerns(delta: Delta, before: MeshSnapshot, proxy: Proxy) -> bool:
 
 
 def own_resources(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> list[Resource]:
+    if proxy.proxyless:
+        return []
     if proxy.type is ProxyType.ROUTER:
         return list(_gateway(snapshot, proxy, options))
     if proxy.interception is Interception.REDIRECT:

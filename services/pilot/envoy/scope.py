@@ -232,6 +232,8 @@ class ScopeResources:
 
     def _fixed(self) -> Iterator[Resource]:
         options, shape = self._options, self.scope.shape
+        if shape is Shape.PROXYLESS:
+            return
         # A gateway passes nothing through, but its bootstrap may say that it is intercepted.
         for item in cluster.fixed(intercepted=shape is not Shape.DIRECT):
             yield resource(xds.CLUSTER, item.name, item)
@@ -245,7 +247,7 @@ class ScopeResources:
             yield PortHosts().configuration(names.HTTP_PROXY, self._fallback)
 
     def _checks(self, snapshot: MeshSnapshot) -> Iterator[Resource]:
-        if not self._options.mixer_addresses:
+        if not self._options.mixer_addresses or self.scope.shape is Shape.PROXYLESS:
             return
         for name, enabled in (
             (mixer.CHECK_OPEN, snapshot.checks_open),

@@ -20,7 +20,7 @@ MESH_ALPN = ("istio-peer-exchange", "istio", "istio-http/1.1", "istio-h2")
 def upstream(sni: str, identities: Iterable[str], alpn: Iterable[str]) -> base_pb2.TransportSocket:
     """Towards a workload whose identity is one of those given; towards any of the mesh if none is known."""
     context = tls_pb2.UpstreamTlsContext(
-        common_tls_context=_common(_matchers(identities), alpn), sni=sni
+        common_tls_context=_common(matchers(identities), alpn), sni=sni
     )
     return base_pb2.TransportSocket(name=TRANSPORT_SOCKET, typed_config=pack(context))
 
@@ -42,7 +42,7 @@ def plaintext() -> base_pb2.TransportSocket:
     )
 
 
-def _matchers(identities: Iterable[str]) -> list[string_pb2.StringMatcher]:
+def matchers(identities: Iterable[str]) -> list[string_pb2.StringMatcher]:
     return [string_pb2.StringMatcher(exact=identity) for identity in sorted(identities)]
 
 

@@ -38,6 +38,8 @@ class Proxy:
     interception: Interception
     app_address: str
     identity: SpiffeId | None
+    proxyless: bool = False
+    """A gRPC client with xDS support (Istio's ``GENERATOR: grpc``)."""
     vips: bool = False
     """Whether its workload resolves names by the mesh's DNS and is given virtual addresses there (Istio's DNS_AUTO_ALLOCATE)."""
 
@@ -77,6 +79,7 @@ class Proxy:
             interception=interception,
             app_address=str(metadata.get("APP_ADDRESS", "") or "127.0.0.1"),
             identity=identity,
+            proxyless=metadata.get("GENERATOR") == "grpc",
             vips=_is_on(metadata, "DNS_CAPTURE") and _is_on(metadata, "DNS_AUTO_ALLOCATE"),
         )
 

@@ -38,6 +38,7 @@ PROXIES = [
     sidecar("10.0.0.3", namespace="other"),
     router(),
     replace(sidecar("10.0.0.5"), vips=True),
+    replace(sidecar("10.0.0.6"), proxyless=True),
 ]
 
 names = st.sampled_from(NAMES)
