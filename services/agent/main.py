@@ -13,6 +13,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -25,6 +26,7 @@ from services.agent.envoy.compose import compose, override_text, place
 from services.agent.envoy.drain import Drain
 from services.agent.envoy.process import STDERR, STDOUT, EnvoyProcess, find_envoy
 from services.agent.envoy.proxy_config import BadProxyConfig
+from services.agent.folder import working_folder
 from services.agent.registration import Registration
 from services.agent.settings import Settings
 from services.agent.status.readiness import Readiness
@@ -64,16 +66,27 @@ async def serve(
     """Run until told to stop, or until the application has ended."""
     binary = find_envoy(settings.envoy_binary)
     config, override = compose(settings, os.environ), override_text(settings)
-    try:
-        keeper = CertificateKeeper(enrolment(settings))
-        Path(settings.state_dir).mkdir(parents=True, exist_ok=True, mode=0o711)
-        os.chdir(settings.state_dir)
-    except (SpiffeIdError, OSError) as error:
-        raise FatalError(str(error)) from error
-    registry = new_registry()
     output = STDOUT if application is None else STDERR
-    envoy = EnvoyProcess(settings, binary, config, override=override, output=output)
-    served = Served(settings, keeper, registry)
+    with ExitStack() as stack:
+        try:
+            keeper = CertificateKeeper(enrolment(settings))
+            folder = stack.enter_context(working_folder(settings.state_dir))
+        except (SpiffeIdError, OSError) as error:
+            raise FatalError(str(error)) from error
+        envoy = EnvoyProcess(settings, binary, config, override=override, output=output)
+        await _serve(settings, lifecycle, keeper, envoy, application, folder)
+
+
+async def _serve(
+    settings: Settings,
+    lifecycle: Lifecycle,
+    keeper: CertificateKeeper,
+    envoy: EnvoyProcess,
+    application: Application | None,
+    folder: Path,
+) -> None:
+    registry = new_registry()
+    served = Served(settings, keeper, registry, folder)
     agent = _Agent(settings, lifecycle, keeper, envoy, registry, application, served)
     at = place(settings)
     routes = {
@@ -140,8 +153,8 @@ class _Agent:
         if not self._started:
             return "starting"
         reason = await self._readiness.problem()
-        if reason or self._registration is None:
-            return reason
+        if reason or self._registration is None or self._served.resumed:
+            return reason  # what an earlier run registered is known already
         return "" if self._registration.registered.is_set() else self._registration.problem
 
     def drain_only(self) -> None:

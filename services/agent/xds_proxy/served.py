@@ -46,13 +46,17 @@ class Served:
     """``kept`` is for the keeper's first certificate; ``over_socket`` needs the keeper to have one."""
 
     def __init__(
-        self, settings: Settings, keeper: CertificateKeeper, registry: CollectorRegistry
+        self,
+        settings: Settings,
+        keeper: CertificateKeeper,
+        registry: CollectorRegistry,
+        folder: Path,
     ) -> None:
-        """Reads the state on disk. The state folder is the current one."""
+        """Reads the state on disk, in ``folder``; the socket is made in the current one."""
         self._settings = settings
         self._keeper = keeper
         owner = Owner(str(keeper.identity), node_id(settings))
-        self._last_good = LastGood(Path.cwd(), owner)
+        self._last_good = LastGood(folder, owner)
         self._state: State | None = self._last_good.load()
         self._told = AgentState(keeper, self._last_good)
         self._told.register(registry)

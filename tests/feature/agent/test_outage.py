@@ -178,6 +178,8 @@ async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Pa
             assert await metric(shop, name, r'windward_agent_config_source\{source="disk"\}') == 1
             assert await metric(shop, name, "windward_agent_config_age_seconds") > 0
             assert await metric(shop, name, "windward_agent_certificate_condition") == 0
+            address = shop.mesh.plan.place(name).address
+            assert (await http_get(address, STATUS_PORT, "/healthz/ready"))[0] == 200
 
         stop = asyncio.Event()
         loading = asyncio.create_task(shop.load("/books/1", 50, stop))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,7 +80,7 @@ def served(folder) -> tuple[Served, CertificateKeeper, CollectorRegistry]:
     absent = folder / "nowhere"
     enrolment = Enrolment(REVIEWS, "127.0.0.1:1", "127.0.0.1:1", absent, absent, absent)
     keeper, registry = CertificateKeeper(enrolment), CollectorRegistry()
-    made = Served(settings(pilot_address=("127.0.0.1:1",)), keeper, registry)
+    made = Served(settings(pilot_address=("127.0.0.1:1",)), keeper, registry, folder)
     return made, keeper, registry
 
 
@@ -154,3 +156,24 @@ async def test_a_first_start_has_nothing_and_says_so(tmp_path, monkeypatch):
     await keeper.first(await material())
     async with made.over_socket(None):
         assert registry.get_sample_value("windward_agent_config_source", {"source": "none"}) == 1
+
+
+@pytest.mark.root
+async def test_a_full_disk_is_no_reason_not_to_serve(tmp_path, monkeypatch):
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(small)], check=True)
+    try:
+        monkeypatch.chdir(small)
+        filling = ["dd", "if=/dev/zero", f"of={small}/fill"]
+        subprocess.run(filling, check=False, capture_output=True)
+        made, keeper, registry = served(small)
+        await keeper.first(await material())
+        async with made.over_socket(None), asyncio.timeout(30):
+            assert (small / SOCKET).is_socket()
+            while not registry.get_sample_value("windward_agent_last_good_failures_total"):
+                await asyncio.sleep(0.05)
+        assert "No space left" in (await config(made))["last_good"]["problem"]
+    finally:
+        monkeypatch.chdir(tmp_path)
+        subprocess.run(["umount", str(small)], check=True)
