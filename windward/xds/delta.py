@@ -13,6 +13,8 @@ from windward.xds.resource import LISTENER, Resource
 from windward.xds.subscription import WILDCARD
 
 CHUNK: Final = 50
+MOST_PENDING: Final = 100
+"""Responses of one type that may wait for an answer: a client that never answers costs this much and no more."""
 MOST_REMOVED: Final = 5000
 """Names of absent or removed resources in one response."""
 
@@ -89,6 +91,8 @@ class DeltaStream(Stream):
         return ()
 
     def addition(self, state: TypeState) -> bytes | None:
+        if len(state.pending) >= MOST_PENDING:
+            return None
         first, state.answered = not state.answered, True
         whole = first and state.type_url == LISTENER
         chosen: list[Resource] = []
@@ -124,6 +128,8 @@ class DeltaStream(Stream):
     def removal(self, state: TypeState) -> bytes | None:
         """What the client has and should not, once nothing refers to it any more."""
         url = state.type_url
+        if len(state.pending) >= MOST_PENDING:
+            return None
         gone = sorted(
             name
             for name, have in state.overlay.items()

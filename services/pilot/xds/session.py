@@ -20,7 +20,8 @@ from services.pilot import metrics
 from services.pilot.model.proxy import Proxy
 from services.pilot.model.source import GroupView
 from services.pilot.xds.admission import Place
-from services.pilot.xds.requests import AnyStream, Variant
+from services.pilot.xds.requests import MOST_NAMES, AnyStream, Variant
+from windward.rpc.errors import invalid
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
@@ -83,6 +84,9 @@ class Session:
         event, stream = self._variant.of(request), self.stream
         expired = stream.expired
         found = stream.request(event, monotonic())
+        state = stream.types.get(event.type_url)
+        if state is not None and len(state.subscription.names) > MOST_NAMES:
+            raise invalid(f"more than {MOST_NAMES} resource names in all")
         if event.error:
             metrics.REJECTS.inc()
             log.warning(
@@ -90,8 +94,8 @@ class Session:
             )
         if stream.expired != expired:
             metrics.EXPIRED.inc()
-        elif event.nonce and event.type_url in stream.types:
-            self._judgement.on_answer(self.proxy, stream.types[event.type_url], found)
+        elif event.nonce and state is not None:
+            self._judgement.on_answer(self.proxy, state, found)
 
     async def read(self, requests: AsyncIterator[bytes], waker: Waker) -> None:
         """Until the client has said its last."""

@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from services.pilot import metrics
 from services.pilot.xds.requests import MOST_NAMES
 from services.pilot.xds.server import LONGEST_NODE
-from tests.unit.pilot_xds.streams import IDENTITY, NODE_ID, WAIT_S, Ads, FakeContext, a_certificate
+from tests.unit.pilot_xds.streams import (
+    IDENTITY,
+    NODE_ID,
+    WAIT_S,
+    Ads,
+    Call,
+    FakeContext,
+    a_certificate,
+)
 from tests.unit.xds.meshes import a_resource, a_set, names
 from windward.rpc import server as servers
 from windward.rpc.errors import ErrorInterceptor, RefusedError
@@ -34,6 +42,11 @@ def a_node(node_id: str = NODE_ID, **metadata: Any) -> base_pb2.Node:
 
 def an_error(text: str) -> status_pb2.Status:
     return status_pb2.Status(code=3, message=text)
+
+
+async def responses(call: Call) -> AsyncIterator[Any]:
+    while (response := await call.next()) is not None:
+        yield response
 
 
 async def test_a_delta_call_gets_its_resources_and_every_change():
@@ -210,6 +223,20 @@ async def test_too_many_names_are_refused():
     raw = first_request(a_node(), resource_names_subscribe=many)
     error = await refusal(Ads(a_set(1)), FakeContext(), raw)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_too_many_names_in_many_requests_are_refused_as_well():
+    ads = Ads(a_set(1))
+    async with ads.delta() as call:
+        call.send(node=a_node(), type_url=ROUTE, resource_names_subscribe=["r"])
+        await call.next()
+        half = MOST_NAMES // 2
+        for start in (0, half):
+            names = [str(number) for number in range(start, start + half)]
+            call.send(type_url=ROUTE, resource_names_subscribe=names)
+        with pytest.raises(RefusedError) as caught:
+            [_ async for _ in responses(call)]
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x1a\x01\xff"])

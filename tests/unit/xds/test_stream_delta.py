@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.xds.meshes import BAD, DeltaClient, a_resource, a_set, deltas, names
+from windward.xds.delta import MOST_PENDING
 from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource
 from windward.xds.stream import CHUNK, DeltaRequest, DeltaStream
 
@@ -370,6 +371,30 @@ def test_a_client_that_never_answers_is_sent_each_version_once():
         stream.update(a_set(version, a_resource(ROUTE, "r", "2")))
         sent += len(stream.take())
     assert sent == 2
+
+
+def test_a_client_that_never_answers_is_sent_only_so_much():
+    stream = DeltaStream(a_set(1, a_resource(ROUTE, "r", "1")))
+    stream.request(DeltaRequest(ROUTE, subscribe=("r",)))
+    sent = stream.take()
+    for version in range(2, 5 * MOST_PENDING):
+        stream.update(a_set(version, a_resource(ROUTE, "r", str(version))))
+        sent += stream.take()
+    state = stream.types[ROUTE]
+    assert len(sent) == len(state.pending) == MOST_PENDING
+    assert state.state == "STALE"
+    ack(stream, deltas(sent)[0])
+    (response,) = deltas(stream.take())
+    assert response.resources[0].resource.value == str(5 * MOST_PENDING - 1).encode()
+
+
+def test_more_chunks_than_may_be_under_way_go_as_answers_come():
+    client = DeltaClient(DeltaStream(a_set(1, *many(CLUSTER, (MOST_PENDING + 3) * CHUNK))))
+    client.ask(CLUSTER)
+    client.fetch()
+    assert len(client.inbox) == MOST_PENDING
+    client.settle()
+    assert len(client.held[CLUSTER]) == (MOST_PENDING + 3) * CHUNK
 
 
 def test_a_changed_cluster_brings_its_endpoints_along_so_that_envoy_need_not_wait_to_warm_it() -> (
