@@ -18,6 +18,7 @@ from services.pilot.api.config import ConfigService
 from services.pilot.api.progress import Progress
 from services.pilot.api.registry import RegistryService
 from services.pilot.blame.judge import Engine, Judge
+from services.pilot.collector import keep_collections_short
 from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
 from services.pilot.housekeeping import keep_house
@@ -86,6 +87,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(keeper.run()),
+                group.create_task(keep_collections_short()),
                 group.create_task(index.run()),
                 group.create_task(keep_house(store, settings.history_limit)),
             ]
