@@ -30,6 +30,10 @@ PROTOCOLS = {"http": "HTTP", "https": "HTTPS", "grpc": "GRPC", "h2c": "HTTP2", "
 """Of an SRV name's first label; others are TCP."""
 
 
+Question = tuple[str, str]
+"""(name, type)."""
+
+
 @dataclass(frozen=True, slots=True)
 class DnsName:
     """What is asked for. ``port`` 0: the lowest that SRV names."""
@@ -83,12 +87,22 @@ class Lookup:
     def __init__(self, wanted: DnsName, resolver: Resolver) -> None:
         self._wanted = wanted
         self._resolver = resolver
-        self._last: dict[tuple[str, str], Answer] = {}
+        self._last: dict[Question, Answer] = {}
+        self._asked: set[Question] = set()
         self.problem = ""
 
     async def targets(self) -> tuple[frozenset[Target], float]:
         """(endpoints, seconds until they should be asked for again). Raises LookupFailed when nothing is known."""
         self.problem = ""
+        self._asked.clear()
+        found = await self._look()
+        # Targets come and go: what nobody asks about any more is forgotten.
+        self._last = {
+            question: self._last[question] for question in self._asked & self._last.keys()
+        }
+        return found
+
+    async def _look(self) -> tuple[frozenset[Target], float]:
         if not self._wanted.is_srv:
             addresses, ttl_s = await self._addresses(self._wanted.name)
             return frozenset(Target(item, self._wanted.port) for item in addresses), ttl_s
@@ -117,6 +131,7 @@ class Lookup:
         return [item.data for item in (*four.records, *six.records)], min(four.ttl_s, six.ttl_s)
 
     async def _ask(self, name: str, kind: str) -> Answer:
+        self._asked.add((name, kind))
         try:
             answer = await self._resolver.query(name, kind)
         except LookupFailed as error:

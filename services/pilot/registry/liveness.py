@@ -122,7 +122,8 @@ class LivenessTable:
 
     def _lapse(self, key: WorkloadKey, now_s: float) -> None:
         self._lapsed_at[key] = now_s
-        grace_s = self._ttl_s if now_s < self._doubt_until_s else DOUBT_S
+        doubted = now_s < max(self._doubt_until_s, self._coming_back_until_s)
+        grace_s = self._ttl_s if doubted else DOUBT_S
         self._set(key, Liveness.SUSPECTED, now_s + grace_s)
 
     def _suspect_many(self, now_s: float) -> None:
@@ -141,7 +142,7 @@ class LivenessTable:
 
     def tick(self, now_s: float) -> Served:
         """Let time pass: suspicions end, the expired are forgotten. What is served otherwise than before."""
-        late_s = min(self._reclaimed_s + self._ttl_s, self._patience_until_s)
+        late_s = self._coming_back_until_s
         for key in [key for key in self._doubted if self._held[key].until_s <= now_s]:
             held = self._held[key]
             if held.state is Liveness.EXPIRED:
@@ -152,6 +153,11 @@ class LivenessTable:
             else:
                 self._set(key, Liveness.EXPIRED, now_s + FORGOTTEN_AFTER_TTLS * self._ttl_s)
         return self._changes()
+
+    @property
+    def _coming_back_until_s(self) -> float:
+        """After an outage agents come back one after the other, and some that are back may be late once more."""
+        return min(self._reclaimed_s + self._ttl_s, self._patience_until_s)
 
     def next_tick_s(self) -> float | None:
         """When ``tick`` has something to do; None when nothing is pending."""

@@ -134,6 +134,18 @@ async def test_a_family_that_fails_does_not_take_the_other_along(dns):
         assert endpoints(await next_of(batches)) == [("10.0.0.1", 5432, 1)]
 
 
+async def test_targets_that_are_gone_are_not_remembered(dns):
+    made = registry(WEB, dns)
+    for number in range(4):
+        dns.put("_http._tcp.web.example.com", "SRV", (1, 1, 80, f"t{number}.example.com"))
+        dns.put(f"t{number}.example.com", "A", f"10.0.0.{number}")
+        await made._lookup.targets()
+    assert {name for name, _ in made._lookup._last} == {
+        "_http._tcp.web.example.com",
+        "t3.example.com",
+    }
+
+
 async def test_a_name_that_is_gone_has_no_endpoints(dns):
     dns.put("db.example.com", "A", "10.0.0.1", ttl=0)
     dns.negative_ttl = 0

@@ -147,6 +147,16 @@ def test_suspicion_lasts_while_others_are_coming_back():
     assert made.tick(127.0).keys() == keys(*range(2, 10))
 
 
+def test_what_lapses_once_more_while_others_are_coming_back_is_suspected():
+    made = table(100)
+    made.apply(lapsed(*range(50)), 100.0)
+    made.apply(claimed(*range(40)), 108.0)
+    made.apply(lapsed(0), 112.0)
+    assert not made.tick(117.9)
+    assert made.served(*keys(0)) == (named(0), True)
+    assert made.tick(122.0).keys() >= keys(0)
+
+
 def test_patience_has_an_end_however_slowly_they_come_back():
     made = table(200)
     made.apply(lapsed(*range(100)), 100.0)
