@@ -80,7 +80,7 @@ class Registration:
                 )
             except grpc.aio.AioRpcError as error:
                 self._failed(error)
-                again_s = pause_s(self._failures, self._ttl_s / 3)
+                again_s = pause_s(self._failures, self._ttl_s / 6)
                 await asyncio.sleep(again_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter, not a secret
                 continue
             self._failures = 0
@@ -157,9 +157,12 @@ def timeout_s(failures: int, ttl_s: float) -> float:
     Who has failed already is more patient: it may be that all are slow.
     """
     first_s = max(CALL_TIMEOUT_LEAST_S, ttl_s * CALL_TIMEOUT_TTLS)
-    return min(CALL_TIMEOUT_S, first_s * float(2 ** min(failures, 8)))
+    return min(CALL_TIMEOUT_S, max(first_s, ttl_s / 2), first_s * float(2 ** min(failures, 8)))
 
 
 def pause_s(failures: int, most_s: float) -> float:
-    """After a failure: longer each time, so that many who fail together let some of them succeed."""
+    """After a failure: longer each time, so that many who fail together let some of them succeed.
+
+    Pause and call together stay below a TTL: so long Pilot waits for those whose leases lapsed in an outage.
+    """
     return min(RETRY_S * float(2 ** min(failures - 1, 8)), most_s)

@@ -207,7 +207,9 @@ def test_who_fails_asks_less_often_and_more_patiently():
         [1.2, 2.4, 3, 3]
     )
     assert module.timeout_s(0, 1.0) == 1.0
-    assert module.pause_s(10**6, 5.0) == module.timeout_s(10**6, 5.0) + 2.0
+    for ttl_s in (2.0, 5.0, 15.0, 60.0):
+        longest_s = 1.5 * module.pause_s(10**6, ttl_s / 6) + module.timeout_s(10**6, ttl_s)
+        assert longest_s < ttl_s
 
 
 async def test_a_success_makes_it_prompt_again(pilot, monkeypatch):

@@ -1,4 +1,4 @@
-"""Renewing leases, many on one stream: whoever asks while a round is under way takes part in the next one.
+"""Renewing leases, many on one stream: whoever asks while rounds are under way takes part in the next one.
 
     renew(7), renew(9), ... -> one round: a stream, all requests, all answers -> TTL each
 
@@ -12,7 +12,9 @@ import asyncio
 from windward.api.store.v1 import etcd_pb2 as wire
 from windward.store.etcd.connection import Connection
 
-MOST_A_ROUND = 500
+MOST_A_ROUND = 250
+MOST_ROUNDS = 4
+"""At once: etcd answers for a lease that has just lapsed only when it is gone, and a stream in order."""
 METHOD = "/etcdserverpb.Lease/LeaseKeepAlive"
 
 
@@ -20,14 +22,16 @@ class Renewals:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._waiting: dict[int, list[asyncio.Future[int]]] = {}
-        self._rounds: asyncio.Task[None] | None = None
+        self._rounds: set[asyncio.Task[None]] = set()
 
     async def renew(self, lease: int) -> int:
         """The lease's TTL in seconds, 0 when it has lapsed. Raises what a call raises (connection.py)."""
         answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(lease, []).append(answered)
-        if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.ensure_future(self._run())
+        if len(self._rounds) < MOST_ROUNDS:
+            task = asyncio.ensure_future(self._run())
+            self._rounds.add(task)
+            task.add_done_callback(self._rounds.discard)
         return await answered
 
     async def _run(self) -> None:
@@ -59,9 +63,9 @@ class Renewals:
         return {answer.ID: answer.TTL for answer in answers}
 
     async def close(self) -> None:
-        if self._rounds is not None:
-            self._rounds.cancel()
-            await asyncio.gather(self._rounds, return_exceptions=True)
+        for task in self._rounds:
+            task.cancel()
+        await asyncio.gather(*self._rounds, return_exceptions=True)
         for answered in _open(self._waiting):
             answered.cancel()
 
