@@ -6,8 +6,10 @@ import math
 from collections import Counter
 
 import pytest
+import yaml
 
 from tests.e2e.shop import Shop
+from windward.local.errors import LocalMeshError
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -102,3 +104,32 @@ async def test_a_change_is_in_force_at_every_proxy_after_apply_twenty_times_of_t
             )
             answer = await shop.get("/1")
             assert answer.json["reviews_status"] == 230 + number
+
+
+async def test_hundreds_of_objects_are_applied_whole_or_not_at_all(shop: Shop):
+    entries = [
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "ServiceEntry",
+            "metadata": {"name": f"extra-{number}", "namespace": "bookshop"},
+            "spec": {
+                "hosts": [f"extra-{number}.example.com"],
+                "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+                "resolution": "STATIC",
+                "endpoints": [{"address": "10.0.0.1"}],
+            },
+        }
+        for number in range(300)
+    ]
+
+    async def names() -> set[str]:
+        stored = await shop.mesh.administrator.list()
+        return {item.ref.name for item in stored if item.ref.name.startswith("extra-")}
+
+    bad = {**entries[0], "metadata": {"name": "extra-bad"}, "spec": {"hosts": []}}
+    with pytest.raises(LocalMeshError, match=r"spec\.hosts"):
+        await shop.mesh.administrator.apply_text(yaml.safe_dump_all([*entries, bad]))
+    assert await names() == set()
+    await shop.apply(yaml.safe_dump_all(entries))
+    assert await names() == {entry["metadata"]["name"] for entry in entries}
+    assert "outbound|80||extra-299.example.com" in await shop.admin("storefront-v1", "/clusters")
