@@ -78,6 +78,7 @@ def wrap(table: str, row: dict[str, Any]) -> dict[str, Any] | None:
         group = "security" if kind == "PeerAuthentication" else "networking"
         made = thing(group, kind, value, given.get("configName", "x"))
         made["metadata"]["namespace"] = NAMESPACES.get(table, "default")
+        made["metadata"]["labels"] = given.get("labels") or {}
         return made
     wrapper = BY_MESSAGE.get(kind)
     return wrapper(value) if wrapper else None
@@ -136,7 +137,7 @@ def port_of(row: dict[str, Any]) -> dict[str, Any]:
         {
             "port": port,
             "hosts": ["a.example.com"],
-            "bind": row["input"].get("bind", "").replace("uds://", "unix://"),
+            "bind": row["input"].get("bind", ""),
         }
     )
 

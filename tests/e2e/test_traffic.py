@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import yaml
@@ -107,7 +108,7 @@ async def test_a_change_is_in_force_at_every_proxy_after_apply_twenty_times_of_t
 
 
 async def test_hundreds_of_objects_are_applied_whole_or_not_at_all(shop: Shop):
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "apiVersion": "networking.istio.io/v1",
             "kind": "ServiceEntry",

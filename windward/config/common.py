@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from windward.config import regex
-from windward.config.hosts import fqdn_fault, is_dns_label, is_ip, wildcard_fault
+from windward.config.hosts import fqdn_fault, is_dns_label, is_ip, is_label, wildcard_fault
 from windward.config.report import Report
 from windward.config.types import Duration, Spec
 
@@ -71,7 +71,7 @@ def check_protocol(protocol: str, report: Report) -> None:
 def check_port_name(name: str, report: Report) -> None:
     if not name:
         report.error("required", "must be set")
-    elif not is_dns_label(name):
+    elif not is_label(name):
         report.error("invalid-value", f"must be a DNS label, is {name!r}")
 
 

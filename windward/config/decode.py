@@ -33,6 +33,9 @@ _SERVER_SET: Final = frozenset(
 """Metadata that Kubernetes writes itself; taken in dumps, without meaning here."""
 
 
+_KNOWN: Final = f"known kinds: {', '.join(sorted(kind for _, kind in KINDS))}"
+
+
 def decode_object(
     raw: Mapping[str, Any], *, default_namespace: str = "default"
 ) -> tuple[ConfigObject[Any] | None, tuple[Finding, ...]]:
@@ -86,7 +89,12 @@ def errors(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
 def _kind(raw: Mapping[str, Any], report: Report) -> Kind | None:
     version, name = raw.get("apiVersion"), raw.get("kind")
-    if not isinstance(version, str) or "/" not in version:
+    if isinstance(version, str) and version and "/" not in version:
+        report.at("kind").error(
+            "unknown-kind", f"there is no kind {str(name)[:60]} in {version[:60]}", _KNOWN
+        )
+        return None
+    if not isinstance(version, str) or not version:
         report.at("apiVersion").error("required", "must be set, e.g. networking.istio.io/v1")
         return None
     if not isinstance(name, str):
@@ -96,11 +104,7 @@ def _kind(raw: Mapping[str, Any], report: Report) -> Kind | None:
     kind = KINDS.get((group, name))
     if kind is None:
         near = get_close_matches(name, [known for _, known in KINDS], n=1)
-        fix = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"known kinds: {', '.join(sorted(k for _, k in KINDS))}"
-        )
+        fix = f"did you mean {near[0]}?" if near else _KNOWN
         report.at("kind").error(
             "unknown-kind", f"there is no kind {name[:60]} in {group[:60]}", fix
         )

@@ -10,7 +10,7 @@ from windward.config.common import (
     check_selector,
     check_wildcard_host,
 )
-from windward.config.hosts import fqdn_fault, is_dns_label, is_ip
+from windward.config.hosts import fqdn_fault, is_ip, is_label
 from windward.config.metadata import Metadata
 from windward.config.peer_authentication import LabelSelector
 from windward.config.report import Report
@@ -54,7 +54,7 @@ def validate(spec: DestinationRule, metadata: Metadata, report: Report) -> None:
     names: set[str] = set()
     for index, subset in enumerate(spec.subsets):
         entry = report.at("subsets", index)
-        if not is_dns_label(subset.name):
+        if not is_label(subset.name):
             entry.at("name").error("invalid-value", f"must be a DNS label, is {subset.name!r}")
         if subset.name in names:
             entry.at("name").error("duplicate", f"{subset.name} stands twice")
@@ -64,6 +64,12 @@ def validate(spec: DestinationRule, metadata: Metadata, report: Report) -> None:
             check_traffic_policy(subset.traffic_policy, entry.at("trafficPolicy"))
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)
     if spec.workload_selector is not None:
+        if any(name not in {".", metadata.namespace} for name in spec.export_to):
+            report.at("exportTo").error(
+                "conflict",
+                "a rule with a workloadSelector holds in its own namespace only",
+                "write . or leave it out",
+            )
         if not spec.workload_selector.match_labels:
             report.at("workloadSelector").warn(
                 "unreachable", "selects every workload: it has no labels"
@@ -151,6 +157,13 @@ def _consistent_hash(settings: ConsistentHashLB, report: Report) -> None:
     if cookie is not None:
         if not cookie.name:
             report.at("httpCookie", "name").error("required", "must be set")
+        names = [attribute.name for attribute in cookie.attributes]
+        for index, name in enumerate(names):
+            entry = report.at("httpCookie", "attributes", index, "name")
+            if not name:
+                entry.error("required", "must be set")
+            elif name in names[:index]:
+                entry.error("duplicate", f"{name} stands twice")
         if cookie.ttl is not None and cookie.ttl < 0:
             report.at("httpCookie", "ttl").error("out-of-range", "must not be negative")
     if settings.ring_hash is not None and settings.minimum_ring_size:
@@ -229,6 +242,16 @@ def check_connection_pool(settings: ConnectionPoolSettings, report: Report) -> N
                 entry.at(name).error("out-of-range", f"must not be negative, is {value}")
         if http.idle_timeout:
             check_duration(http.idle_timeout, entry.at("idleTimeout"))
+        if http.http2_keep_alive is not None:
+            keepalive, place = http.http2_keep_alive, entry.at("http2KeepAlive")
+            if keepalive.interval is None:
+                place.at("interval").error("required", "must be set")
+            for name, duration in (
+                ("interval", keepalive.interval),
+                ("timeout", keepalive.timeout),
+            ):
+                if duration is not None:
+                    check_duration(duration, place.at(name))
         if http.use_client_protocol and http.h2_upgrade_policy.value == "UPGRADE":
             entry.error("conflict", "useClientProtocol does not go with h2UpgradePolicy UPGRADE")
     if settings.tcp is not None:

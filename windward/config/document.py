@@ -8,6 +8,7 @@ PyYAML's C loader, by way of its node tree: duplicate keys are errors, aliases m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,10 +16,12 @@ from typing import Any, Final
 import yaml
 
 from windward.config.finding import Finding
+from windward.config.hosts import is_ip
 
 LARGEST_BYTES: Final = 16 * 1024 * 1024
 MOST_NODES: Final = 500_000
 DEEPEST: Final = 60
+_OPEN_ADDRESS: Final = re.compile(r"(?<=[\[, ])[0-9a-fA-F:]*::(?=\s*[,\]])")
 _TAG: Final = "tag:yaml.org,2002:"
 _SCALAR_TAGS: Final = frozenset(
     f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value")
@@ -43,12 +46,16 @@ def parse_documents(text: str, file: str) -> list[Document]:
     """Every object of a file. Never raises: what cannot be read is a document with a finding."""
     if len(text) > LARGEST_BYTES:
         return [_broken(file, 1, f"the file is larger than {LARGEST_BYTES // 1024 // 1024} MiB")]
+    text = text.lstrip("\ufeff")
     documents: list[Document] = []
     try:
-        for node in yaml.compose_all(text.lstrip("\ufeff"), _Loader):
+        for node in yaml.compose_all(text, _Loader):
             documents += _from_node(node, file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
+        quoted = _quote_addresses(text, mark.line) if mark else text
+        if quoted != text:
+            return parse_documents(quoted, file)
         problem = getattr(error, "problem", None) or str(error)
         documents.append(_broken(file, mark.line + 1 if mark else 1, f"not YAML: {problem}"))
     except RecursionError:
@@ -62,6 +69,19 @@ def parse_documents(text: str, file: str) -> list[Document]:
             )
         )
     return documents
+
+
+def _quote_addresses(text: str, number: int) -> str:
+    """The text, IPv6 addresses that end in ``::`` quoted in one line: ``[fd00::, 10.0.0.1]``.
+
+    In a flow list libyaml takes the last colon for a mapping's; Kubernetes' parser, and so Istio's users, do not.
+    """
+    lines = text.splitlines(keepends=True)
+    if number < len(lines):
+        lines[number] = _OPEN_ADDRESS.sub(
+            lambda found: f'"{found[0]}"' if is_ip(found[0]) else found[0], lines[number]
+        )
+    return "".join(lines)
 
 
 def _broken(file: str, line: int, message: str, code: str = "invalid-yaml") -> Document:

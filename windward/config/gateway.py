@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from windward.config.common import (
     check_port,
@@ -15,8 +16,17 @@ from windward.config.hosts import is_dns_label, is_ip
 from windward.config.metadata import Metadata
 from windward.config.report import Report
 from windward.config.types import Spec, UInt32
+from windward.config.workload_entry import UNIX_PREFIX
 
 TLS_PROTOCOLS = frozenset({"HTTPS", "TLS"})
+PLAIN_HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
+CIPHER_SUITES: Final = frozenset(
+    {"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384",
+     "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
+     "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA",
+     "AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA", "DES-CBC3-SHA"}
+)  # fmt: skip
+"""Source: istio pkg/config/security."""
 
 
 class ServerTLSMode(Enum):
@@ -100,10 +110,7 @@ def validate(spec: Gateway, metadata: Metadata, report: Report) -> None:
 
 
 def check_server(server: Server, report: Report) -> None:
-    if server.bind and not is_ip(server.bind) and not server.bind.startswith("unix://"):
-        report.at("bind").error(
-            "invalid-value", f"must be an IP address or a socket, is {server.bind!r}"
-        )
+    _bind(server, report.at("bind"))
     if not server.hosts:
         report.at("hosts").error("required", "must name at least one host")
     for index, host in enumerate(server.hosts):
@@ -112,8 +119,6 @@ def check_server(server: Server, report: Report) -> None:
         report.at("port").error("required", "must be set")
         return
     _server_port(server, server.port, report.at("port"))
-    if server.default_endpoint:
-        report.at("defaultEndpoint").error("not-supported", "not supported yet")
     secure = server.port.protocol.upper() in TLS_PROTOCOLS
     if server.tls is None:
         if secure:
@@ -124,8 +129,18 @@ def check_server(server: Server, report: Report) -> None:
         report.at("tls", "httpsRedirect").warn(
             "unreachable", "only a plain HTTP port redirects to HTTPS"
         )
-    if not secure and server.port.protocol.upper() == "HTTP" and not server.tls.https_redirect:
-        if server.tls.mode is not ServerTLSMode.PASSTHROUGH or server.tls.credential_name:
+    if not secure:
+        certificates = (
+            server.tls.server_certificate,
+            server.tls.private_key,
+            server.tls.ca_certificates,
+        )
+        passes = {ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH}
+        if server.port.protocol.upper() not in PLAIN_HTTP:
+            report.at("tls").error(
+                "conflict", f"{server.port.protocol} has no TLS settings", "use TLS"
+            )
+        elif server.tls.mode not in passes or any(certificates):
             report.at("tls").error("conflict", "a plain HTTP port has no TLS but httpsRedirect")
 
 
@@ -134,12 +149,23 @@ def _server_port(server: Server, port: Port, report: Report) -> None:
     check_protocol(port.protocol, report.at("protocol"))
     if port.protocol.upper() in {"TCP", "MONGO", "REDIS", "MYSQL", "UDP"}:
         report.at("protocol").error("not-supported", "not supported yet at a gateway", "use HTTP")
-    if not (server.bind.startswith("unix://") and port.number == 0):
+    if not server.bind.startswith(UNIX_PREFIX):
         check_port(port.number, report.at("number"))
+    elif port.number:
+        report.at("number").error("conflict", "must be 0: a socket has no port")
     if port.target_port:
         report.at("targetPort").warn(
             "deprecated", "has no effect here: the gateway listens on the number itself"
         )
+
+
+def _bind(server: Server, report: Report) -> None:
+    path = server.bind.removeprefix(UNIX_PREFIX)
+    if path != server.bind:
+        if len(path) < 2 or path[0] not in "/@" or path.endswith("/"):
+            report.error("invalid-value", "a socket is written unix:///absolute/path")
+    elif path and not is_ip(path):
+        report.error("invalid-value", f"must be an IP address or a socket, is {path!r}")
 
 
 def _server_host(host: str, report: Report) -> None:
@@ -151,7 +177,6 @@ def _server_host(host: str, report: Report) -> None:
         elif namespace not in {"*", "."} and not is_dns_label(namespace):
             report.error("invalid-host", f"{namespace!r} is not a namespace")
     if is_ip(name):
-        report.error("invalid-host", "must be a host name, not an IP address")
         return
     check_wildcard_host(name, report)
     if name and "." not in name and name != "*":
@@ -163,12 +188,6 @@ def _server_host(host: str, report: Report) -> None:
 def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
     mode, files = tls.mode, (tls.server_certificate, tls.private_key, tls.ca_certificates)
     named = tls.credential_name or tls.credential_names or tls.tls_certificates
-    if tls.credential_name and tls.credential_names:
-        report.error("conflict", "only one of credentialName and credentialNames may be set")
-    if len(tls.credential_names) > 2 or len(tls.tls_certificates) > 2:
-        report.warn("too-large", "at most two certificates are used")
-    if tls.tls_certificates and (any(files[:2]) or tls.credential_name or tls.credential_names):
-        report.error("conflict", "only one way of naming certificates may be used")
     if any("\n" in file for file in files):
         report.error("invalid-value", "must be paths of files, not their content")
     if mode is ServerTLSMode.ISTIO_MUTUAL:
@@ -177,27 +196,11 @@ def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
                 "conflict",
                 "ISTIO_MUTUAL uses the mesh's own certificates: no files, no credentialName",
             )
-        return
-    if mode in {ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH}:
-        if any(files) or named:
+    elif mode in {ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH}:
+        if any(files) or named or tls.ca_crl:
             report.warn("unreachable", f"certificates have no effect with {mode.value}")
-        return
-    if not named:
-        if not tls.server_certificate:
-            report.at("serverCertificate").error(
-                "required", f"must be set with {mode.value}, or a credentialName"
-            )
-        if not tls.private_key:
-            report.at("privateKey").error(
-                "required", f"must be set with {mode.value}, or a credentialName"
-            )
-        if (
-            mode in {ServerTLSMode.MUTUAL, ServerTLSMode.OPTIONAL_MUTUAL}
-            and not tls.ca_certificates
-        ):
-            report.at("caCertificates").error(
-                "required", f"must be set with {mode.value}, or a credentialName"
-            )
+    else:
+        _certificates(tls, report)
     order = list(TLSProtocol)
     if tls.max_protocol_version is not TLSProtocol.TLS_AUTO and order.index(
         tls.min_protocol_version
@@ -206,5 +209,46 @@ def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
             "out-of-range", "must not be above maxProtocolVersion"
         )
     for index, suite in enumerate(tls.cipher_suites):
+        entry = report.at("cipherSuites", index)
         if suite in tls.cipher_suites[:index]:
-            report.at("cipherSuites", index).warn("duplicate", f"{suite} stands twice")
+            entry.warn("duplicate", f"{suite} stands twice")
+        elif suite[:1].isalnum() and suite != "ALL" and suite not in CIPHER_SUITES:
+            entry.warn("invalid-value", f"{suite} is no cipher suite that Envoy knows")
+
+
+def _certificates(tls: ServerTLSSettings, report: Report) -> None:
+    """Where a server that ends TLS has its certificates from: exactly one place, and whole."""
+    mode, mutual = tls.mode.value, tls.mode is not ServerTLSMode.SIMPLE
+    secret = bool(tls.credential_name or tls.credential_names)
+    ways = (
+        tls.credential_name,
+        tls.credential_names,
+        tls.server_certificate,
+        tls.tls_certificates,
+    )
+    if sum(bool(way) for way in ways) > 1:
+        report.error(
+            "conflict",
+            "only one of credentialName, credentialNames, serverCertificate and tlsCertificates may be set",
+        )
+    if len(tls.credential_names) > 2 or len(tls.tls_certificates) > 2:
+        report.warn("too-large", "at most two certificates are used")
+    pairs: list[tuple[Report, TLSCertificate | ServerTLSSettings]] = [
+        (report.at("tlsCertificates", index), each)
+        for index, each in enumerate(tls.tls_certificates)
+    ]
+    if not pairs and not secret:
+        pairs = [(report, tls)]
+    for entry, pair in pairs:
+        for name, value in (
+            ("serverCertificate", pair.server_certificate),
+            ("privateKey", pair.private_key),
+        ):
+            if not value:
+                entry.at(name).error("required", f"must be set with {mode}, or a credentialName")
+    if mutual and not secret and not tls.ca_certificates and not tls.ca_cert_credential_name:
+        report.at("caCertificates").error(
+            "required", f"must be set with {mode}, or a credentialName"
+        )
+    if tls.ca_crl and not mutual and not secret:
+        report.at("caCrl").error("conflict", "SIMPLE asks clients for no certificate")

@@ -12,6 +12,9 @@ from typing import Final
 
 DOMAIN_SUFFIX: Final = "cluster.local"
 _LABEL: Final = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")
+_WILDCARD_LABEL: Final = re.compile(r"\*(?:-?[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?)?")
+_OUTBOUND: Final = re.compile(r"outbound_\.[0-9]+_\.[-a-zA-Z0-9]*_\.(.+)")
+"""What a sidecar sends as SNI: ``outbound_.<port>_.<subset>_.<host>``."""
 _DNS_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 
 
@@ -36,6 +39,11 @@ def is_dns_label(text: str) -> bool:
     return len(text) <= 63 and _DNS_LABEL.fullmatch(text) is not None
 
 
+def is_label(text: str) -> bool:
+    """A DNS label of either case: what Istio asks of names that only stand inside an object, such as a subset's."""
+    return len(text) <= 63 and _LABEL.fullmatch(text) is not None
+
+
 def fqdn_fault(text: str) -> str:
     """Why a text is no FQDN; empty when it is one. A trailing dot is allowed."""
     name = text.removesuffix(".")
@@ -52,21 +60,15 @@ def fqdn_fault(text: str) -> str:
 
 
 def wildcard_fault(text: str) -> str:
-    """Why a text is neither an FQDN nor one behind a leading ``*.`` or ``*-``; empty when it is."""
-    if text == "*":
-        return ""
-    if text.startswith("*"):
-        rest = (
-            text[2:]
-            if text.startswith("*.")
-            else text[1:].lstrip("-")
-            if text.startswith("*-")
-            else None
-        )
-        if rest is None:
-            return "a wildcard stands for whole labels at the start: *.example.com"
-        return fqdn_fault(rest)
-    return fqdn_fault(text)
+    """Why a text is neither an FQDN nor one whose first label is, or begins with, a ``*``; empty when it is."""
+    if found := _OUTBOUND.fullmatch(text):
+        return fqdn_fault(found[1])
+    first, dot, rest = text.partition(".")
+    if not first.startswith("*"):
+        return fqdn_fault(text)
+    if len(first) > 64 or not _WILDCARD_LABEL.fullmatch(first):
+        return "a wildcard stands at the start: *.example.com"
+    return fqdn_fault(rest) if dot else ""
 
 
 def resolve(host: str, namespace: str, suffix: str = DOMAIN_SUFFIX) -> str:

@@ -16,7 +16,7 @@ from windward.config.common import (
     check_regex,
     check_string_match,
 )
-from windward.config.hosts import fqdn_fault, is_dns_label
+from windward.config.hosts import fqdn_fault, is_dns_label, is_label
 from windward.config.http_route import (
     CorsPolicy,
     Destination,
@@ -194,7 +194,7 @@ def check_destination(
             report.at("host").warn(
                 "short-name", "completed with this object's namespace", "write the full name"
             )
-    if destination.subset and not is_dns_label(destination.subset):
+    if destination.subset and not is_label(destination.subset):
         report.at("subset").error(
             "invalid-value", f"must be a DNS label, is {destination.subset!r}"
         )
@@ -355,10 +355,12 @@ def _mirrors(route: HTTPRoute, report: Report) -> None:
         check_destination(route.mirror, report.at("mirror"))
         if route.mirrors:
             report.at("mirrors").error("conflict", "only one of mirror and mirrors may be set")
-    if route.mirror_percent is not None and route.mirror_percent > 100:
-        report.at("mirrorPercent").error(
-            "out-of-range", f"must be at most 100, is {route.mirror_percent}"
-        )
+    if route.mirror_percent is not None:
+        if route.mirror_percent > 100:
+            report.at("mirrorPercent").error(
+                "out-of-range", f"must be at most 100, is {route.mirror_percent}"
+            )
+        report.at("mirrorPercent").warn("deprecated", "is deprecated", "use mirrorPercentage")
     if route.mirror_percentage is not None:
         check_percent(route.mirror_percentage.value, report.at("mirrorPercentage", "value"))
         if route.mirrors:

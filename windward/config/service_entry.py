@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from windward.config.common import (
     WorkloadSelector,
@@ -19,7 +20,8 @@ from windward.config.report import Report
 from windward.config.types import Spec, UInt32
 from windward.config.workload_entry import UNIX_PREFIX, WorkloadEntry, check_address, check_fields
 
-MOST_HOSTS = 256
+MOST = 256
+MOST_ENDPOINTS = 4096
 
 
 class Location(Enum):
@@ -35,6 +37,7 @@ class Resolution(Enum):
     DYNAMIC_DNS = "DYNAMIC_DNS"
 
 
+_TCP: Final = frozenset({"TCP", "MONGO", "REDIS", "MYSQL"})
 DNS_RESOLUTIONS = frozenset({Resolution.DNS, Resolution.DNS_ROUND_ROBIN})
 
 
@@ -57,8 +60,11 @@ class ServiceEntry(Spec, frozen=True):
     subject_alt_names: tuple[str, ...] = ()
 
 
+WAYPOINT: Final = "istio.io/use-waypoint"
+
+
 def validate(spec: ServiceEntry, metadata: Metadata, report: Report) -> None:
-    _hosts(spec, report)
+    _hosts(spec, metadata, report)
     _addresses(spec, report)
     _ports(spec, report)
     if spec.workload_selector is not None:
@@ -75,11 +81,17 @@ def validate(spec: ServiceEntry, metadata: Metadata, report: Report) -> None:
     check_export_to(spec.export_to, report.at("exportTo"), metadata.namespace)
 
 
-def _hosts(spec: ServiceEntry, report: Report) -> None:
+def _hosts(spec: ServiceEntry, metadata: Metadata, report: Report) -> None:
     if not spec.hosts:
         report.at("hosts").error("required", "must name at least one host")
-    if len(spec.hosts) > MOST_HOSTS:
-        report.at("hosts").error("too-large", f"at most {MOST_HOSTS} hosts, here {len(spec.hosts)}")
+    for name, most, items in (
+        ("hosts", MOST, spec.hosts),
+        ("addresses", MOST, spec.addresses),
+        ("ports", MOST, spec.ports),
+        ("endpoints", MOST_ENDPOINTS, spec.endpoints),
+    ):
+        if len(items) > most:
+            report.at(name).error("too-large", f"at most {most}, here {len(items)}")
     for index, host in enumerate(spec.hosts):
         entry = report.at("hosts", index)
         if host == "*":
@@ -99,6 +111,12 @@ def _hosts(spec: ServiceEntry, report: Report) -> None:
     if wildcard and spec.resolution is Resolution.DNS and not spec.endpoints:
         report.at("hosts").error(
             "conflict", "a wildcard host cannot be resolved by DNS without endpoints"
+        )
+    internal = spec.location is Location.MESH_INTERNAL
+    waypoint = metadata.labels.get(WAYPOINT, "none") != "none"
+    if spec.resolution is Resolution.DYNAMIC_DNS and internal and waypoint:
+        report.at("location").error(
+            "conflict", "MESH_INTERNAL with resolution DYNAMIC_DNS does not go with a waypoint"
         )
     if spec.resolution is Resolution.DYNAMIC_DNS and not all(
         host.startswith("*.") for host in spec.hosts
@@ -135,12 +153,7 @@ def _addresses(spec: ServiceEntry, report: Report) -> None:
     if spec.addresses and spec.resolution is Resolution.DYNAMIC_DNS:
         report.at("addresses").error("conflict", "no addresses with resolution DYNAMIC_DNS")
     if spec.resolution is Resolution.NONE and not spec.addresses:
-        tcp = [
-            port
-            for port in spec.ports
-            if port.protocol.upper() in {"TCP", "MONGO", "REDIS", "MYSQL"}
-        ]
-        if tcp:
+        if any(port.protocol.upper() in _TCP for port in spec.ports):
             report.at("addresses").warn(
                 "matches-everything",
                 "a TCP port without an address takes all traffic to that port",
@@ -161,7 +174,11 @@ def _ports(spec: ServiceEntry, report: Report) -> None:
         if port.target_port:
             check_port(port.target_port, entry.at("targetPort"))
             if spec.resolution is Resolution.NONE and port.target_port != port.number:
-                entry.at("targetPort").error("conflict", "has no meaning with resolution NONE")
+                entry.at("targetPort").warn("unreachable", "has no meaning with resolution NONE")
+        if spec.resolution is Resolution.DYNAMIC_DNS and port.protocol.upper() in {*_TCP, "UDP"}:
+            entry.at("protocol").error(
+                "conflict", "resolution DYNAMIC_DNS goes by host name: HTTP or TLS only"
+            )
         if port.name in names:
             entry.at("name").error("duplicate", f"{port.name} stands twice")
         if port.number in numbers:
@@ -181,6 +198,10 @@ def _endpoints(spec: ServiceEntry, report: Report) -> None:
         entry = report.at("endpoints", index)
         if not endpoint.address and not endpoint.network:
             entry.at("address").error("required", "must be set")
+        elif not endpoint.address:
+            entry.at("address").warn(
+                "unreachable", "is empty: reached by the gateway of its network alone"
+            )
         if resolution is Resolution.STATIC:
             _static_endpoint(spec, endpoint, entry)
         elif endpoint.address:

@@ -96,6 +96,9 @@ def _sni_match(match: TLSMatchAttributes, hosts: Sequence[str], report: Report) 
         report.at("sniHosts").error("required", "must name at least one host")
     for index, sni in enumerate(match.sni_hosts):
         entry = report.at("sniHosts", index)
+        if is_ip(sni):
+            entry.warn("invalid-host", "an IP address is no server name: most clients send none")
+            continue
         check_wildcard_host(sni, entry)
         if not any(matches(host, sni) for host in hosts):
             entry.error("conflict", f"{sni} is not covered by the object's hosts")

@@ -9,6 +9,7 @@ from windward.config.report import Report
 from windward.config.types import Spec, UInt32
 
 UNIX_PREFIX = "unix://"
+LONGEST_ADDRESS = 256
 
 
 class WorkloadEntry(Spec, frozen=True):
@@ -33,9 +34,12 @@ def check_address(spec: WorkloadEntry, report: Report) -> None:
     address = spec.address
     if not address:
         return
+    if len(address) > LONGEST_ADDRESS:
+        report.at("address").error("too-large", f"must have at most {LONGEST_ADDRESS} characters")
+        return
     if address.startswith(UNIX_PREFIX):
         path = address.removeprefix(UNIX_PREFIX)
-        if not path.startswith(("/", "@")) or len(path) < 2:
+        if not path.startswith(("/", "@")) or len(path) < 2 or path.endswith("/"):
             report.at("address").error("invalid-value", "a socket is written unix:///absolute/path")
         if spec.ports:
             report.at("ports").error("conflict", "a socket has no ports")

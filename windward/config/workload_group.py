@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from windward.config.common import check_labels, check_port
 from windward.config.metadata import Metadata
 from windward.config.report import Report
 from windward.config.types import Int32, Spec, UInt32
 from windward.config.workload_entry import WorkloadEntry, check_address, check_fields
+
+_HEADER_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
 
 
 class GroupMetadata(Spec, frozen=True):
@@ -107,5 +112,7 @@ def _http_probe(probe: HTTPHealthCheckConfig, report: Report) -> None:
     if probe.path and not probe.path.startswith("/"):
         report.at("path").error("invalid-value", "must begin with /")
     for index, header in enumerate(probe.http_headers):
-        if not header.name:
-            report.at("httpHeaders", index, "name").error("required", "must be set")
+        if not _HEADER_NAME.fullmatch(header.name):
+            report.at("httpHeaders", index, "name").error(
+                "invalid-value", "must be letters, digits, '-' and '_'"
+            )

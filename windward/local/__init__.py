@@ -2,5 +2,5 @@
 
     topology.yaml -> plan (network or loopback addresses) -> processes in order -> configuration applied -> proof
 
-It sits on top of everything: it starts services, uses their clients, and calls the agent's pure interception rules.
+It sits on top of everything: it starts services, uses their clients, and sets up the agent's interception.
 """

@@ -27,6 +27,8 @@ MOST_OWNER_GROUPS = 64
 """They become one rule of as many matches; kernels take 128 and more."""
 MOST_VALUES = 1024
 """Of any list: each is at least one rule, for every packet."""
+MOST_PAIRS = 4096
+"""Of a virtual interface and a range, each a rule."""
 LAST_MARK = 2**32 - 1
 RESERVED_TABLES = (253, 254, 255)
 """default, main and local: routing everything to loopback there would cut the machine off."""
@@ -100,6 +102,8 @@ class Interception:
         _check_cidrs("-x", self.outbound_cidrs_exclude)
         _check_names("-c", self.exclude_interfaces, INTERFACE, "an interface's name")
         _check_names("-k", self.virtual_interfaces, INTERFACE, "an interface's name")
+        if len(self.virtual_interfaces) * len(self.outbound_cidrs) > MOST_PAIRS:
+            raise InterceptionError("-k", f"with -i these are more than {MOST_PAIRS} rules")
         self._check_groups()
         for server in self.dns_servers:
             _check_address(server)

@@ -77,7 +77,7 @@ def test_names_of_kinds_are_unique_and_plurals_are_lower_case() -> None:
         ({"kind": "Zzz"}, "kind", "unknown-kind", "known kinds"),
         ({"kind": None}, "kind", "required", ""),
         ({"kind": ["Gateway"]}, "kind", "required", ""),
-        ({"apiVersion": "v1"}, "apiVersion", "required", ""),
+        ({"apiVersion": "v1"}, "kind", "unknown-kind", "known kinds"),
         ({"apiVersion": 1}, "apiVersion", "required", ""),
         ({"apiVersion": "example.com/v1"}, "kind", "unknown-kind", ""),
         ({"apiVersion": "networking.istio.io/v2"}, "apiVersion", "unknown-version", "/v1"),

@@ -241,3 +241,17 @@ def test_a_value_that_is_not_what_its_tag_says_is_a_finding(text: str) -> None:
     (made,) = parse_documents(text, "f")
     assert made.raw is None
     assert made.findings
+
+
+def test_an_ipv6_address_that_ends_in_colons_may_stand_in_a_flow_list():
+    text = "a: 1\nb: [1.2.3.4, fd00::, ::]\nc: 'x, ::'\nd: {e: [2001:db8::]}\n"
+    (document,) = parse_documents(text, "f.yaml")
+    assert document.raw == {
+        "a": 1,
+        "b": ["1.2.3.4", "fd00::", "::"],
+        "c": "x, ::",
+        "d": {"e": ["2001:db8::"]},
+    }
+    assert document.lines["d.e[0]"] == 4
+    (broken,) = parse_documents("a: [xy::]\n", "f.yaml")
+    assert broken.raw is None

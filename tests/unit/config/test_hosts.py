@@ -31,13 +31,40 @@ def test_bad_names_are_refused_with_a_reason(host: str) -> None:
     assert hosts.fqdn_fault(host)
 
 
-@pytest.mark.parametrize("host", ["*", "*.com", "*.example.com", "*-shop.example.com", "a.b"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "*",
+        "*.com",
+        "*.example.com",
+        "*-shop.example.com",
+        "a.b",
+        "*shop.example.com",
+        "*shop",
+        "outbound_.80_.v1_.a.b",
+        "outbound_.80_._.a.b",
+    ],
+)
 def test_good_wildcards(host: str) -> None:
     assert hosts.wildcard_fault(host) == ""
 
 
 @pytest.mark.parametrize(
-    "host", ["", "**", "*.", "*a.com", "a.*", "a*.b", "*.*.com", "*-", "a.*.b"]
+    "host",
+    [
+        "",
+        "**",
+        "*.",
+        "*a_.com",
+        "a.*",
+        "a*.b",
+        "*.*.com",
+        "*-",
+        "a.*.b",
+        "*--a",
+        "outbound_.x_._.a",
+        "outbound_.80_._.*",
+    ],
 )
 def test_bad_wildcards_are_refused_with_a_reason(host: str) -> None:
     assert hosts.wildcard_fault(host)

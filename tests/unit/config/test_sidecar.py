@@ -106,7 +106,7 @@ def test_bad_hosts(host: str, said: list[str]) -> None:
         ({"workloadSelector": {"labels": {"app": "*"}}, "egress": ALL}, ['spec.workloadSelector.labels["app"] invalid-value']),
         ({"ingress": [{}]}, ["spec.ingress[0].port required"]),
         ({"ingress": [{"port": {}}]}, ["spec.ingress[0].port.number out-of-range"]),
-        (ingress(port={"number": 90, "protocol": "SMTP", "name": "A", "targetPort": 1}),
+        (ingress(port={"number": 90, "protocol": "SMTP", "name": "A_", "targetPort": 1}),
          [f"spec.ingress[0].port.{field} invalid-value" for field in ("name", "protocol", "targetPort")]),
         (ingress(bind="unix:///a"), ["spec.ingress[0].bind invalid-value"]),
         ({"ingress": [{"port": {"number": 90}}, {"port": {"number": 90}}]}, ["spec.ingress[1].port.number duplicate"]),

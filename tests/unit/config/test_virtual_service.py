@@ -110,3 +110,12 @@ def test_what_is_never_reached_is_a_warning(
     spec = {"hosts": ["a"], "http": http}
     assert judged(spec) == []
     assert judged(spec, Severity.WARNING) == [f"spec.http[{i}] unreachable" for i in unreachable]
+
+
+def test_an_address_as_server_name_and_a_deprecated_mirror_are_warnings():
+    sni = {"hosts": ["a.b"], "tls": [{"match": [{"sniHosts": ["1.1.1.1"]}], "route": TO}]}
+    assert judged(sni) == []
+    assert judged(sni, Severity.WARNING) == ["spec.tls[0].match[0].sniHosts[0] invalid-host"]
+    mirrored = {"hosts": ["a.b"], "http": [{**ROUTE, "mirrorPercent": 5}]}
+    assert judged(mirrored) == []
+    assert judged(mirrored, Severity.WARNING) == ["spec.http[0].mirrorPercent deprecated"]

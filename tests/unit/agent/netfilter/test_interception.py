@@ -123,6 +123,15 @@ def test_lists_are_bounded():
     assert "at most 1024" in refused("-q", outbound_ports=(80,) * 1025)
 
 
+def test_so_is_what_two_lists_make_together():
+    ranges = ("10.0.0.0/8",) * 64
+    most = Interception(virtual_interfaces=("tap0",) * 64, outbound_cidrs=ranges)
+    assert len(most.virtual_interfaces) == 64
+    assert "more than 4096" in refused(
+        "-k", virtual_interfaces=("tap0",) * 65, outbound_cidrs=ranges
+    )
+
+
 def test_dns_is_captured_only_when_it_is_known_what():
     assert not Interception(redirect_dns=True).dns
     assert not Interception(capture_all_dns=True).dns
