@@ -84,6 +84,9 @@ class LastGood:
         self.saved_at = state.saved_at
         self.confirmed_at = min(confirmed_at, self._now())
         self._material = state.material
+        age_s = round(self._now() - self.confirmed_at, 1)
+        resources = sum(len(known.resources) for known in state.types.values())
+        log.info("last_good.loaded", file=str(self.path), age_s=age_s, resources=resources)
         return state
 
     async def keep(self, cache: Cache, source: TlsSource, live_until: Callable[[], float]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.agent.xds_proxy.cache import Cache
+from services.agent.xds_proxy.last_good import Owner, State, decode, encode
 from services.agent.xds_proxy.session import UNKNOWN_VERSION, Session
 from services.agent.xds_proxy.wire import read_request
 from windward.xds.resource import (
@@ -558,3 +559,38 @@ def test_whatever_envoy_and_pilot_had_they_agree_in_the_end(cached, kept, now):
     touched = exchange(between, DeltaStream(resources(1, now)), envoy, opened)
     assert envoy.has == now
     assert touched == {name for name in cached | now if cached.get(name) != now.get(name)}
+
+
+OWNER = Owner("spiffe://cluster.local/ns/shop/sa/reviews", "sidecar~1")
+EVENTS = ("pilot is replaced", "envoy restarts", "envoy reconnects", "agent restarts")
+
+
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), bodies), max_size=8))
+def test_through_any_history_envoy_has_what_pilot_wants_and_is_sent_what_differs(history):
+    """After each event, and a change at the same moment: Envoy, cache and Pilot agree, and only differences moved."""
+    between, envoy, now = Between(), Envoy(), dict[str, bytes]()
+    between.envoy(CLUSTER)
+    exchange(between, DeltaStream(resources(1, now)), envoy, between.opened().values())
+    for event, after in history:
+        had = dict(envoy.has)
+        between.session.lose_upstream()
+        if event != "pilot is replaced":
+            cache = between.cache
+            if event == "agent restarts":
+                raw = encode(State(cache.frozen(), cache.revision, 0.0), OWNER)
+                cache = Cache(decode(raw, OWNER).types)
+            between, versions = Between(cache), {}
+            if event == "envoy reconnects":
+                versions = {n: Resource(CLUSTER, n, body).version for n, body in had.items()}
+            else:
+                envoy.has.clear()
+            between.envoy(CLUSTER, initial_resource_versions=versions)
+            given_again = envoy.take(between)
+            assert given_again == (set() if event == "envoy reconnects" else had.keys())
+            assert envoy.has == had
+        opened = between.opened().values()
+        touched = exchange(between, DeltaStream(resources(1, after)), envoy, opened)
+        assert touched == {name for name in had | after if had.get(name) != after.get(name)}
+        assert envoy.has == after
+        held = between.cache.of(CLUSTER).resources
+        assert held.keys() == after.keys()
