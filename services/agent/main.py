@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -139,6 +139,7 @@ class _Agent:
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
         self._served = served
+        self._hold: Callable[[], None] = lambda: None
         Gauge(
             "windward_agent_envoy_restarts",
             "How often Envoy has died and was started again",
@@ -169,7 +170,8 @@ class _Agent:
     async def run(self, group: asyncio.TaskGroup, names: NameSink | None) -> None:
         settings, source = self._settings, self._keeper.source
         tasks = [group.create_task(self._keeper.run())]
-        async with self._served.over_socket(names):
+        async with self._served.over_socket(names) as proxy:
+            self._hold = proxy.hold
             if settings.workload_group:
                 pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
                 registry = ChannelSource(
@@ -217,6 +219,7 @@ class _Agent:
         """Out of every proxy's endpoints; whether the workload was among them."""
         if self._registration is None or self._registering is None:
             return False
+        self._hold()
         registering, self._registering = self._registering, None
         registering.cancel()
         await asyncio.gather(registering, return_exceptions=True)

@@ -21,10 +21,11 @@ import grpc
 from services.agent.xds_proxy.cache import Cache
 from services.agent.xds_proxy.pilots import Attempts
 from services.agent.xds_proxy.session import NameSink, Session, Turn
-from services.agent.xds_proxy.wire import WireError, message_of, read_request
+from services.agent.xds_proxy.wire import WireError, message_of, read_request, read_response
 from windward.rpc.channel import ChannelSource
 from windward.rpc.errors import RefusedError, invalid
 from windward.telemetry.logging import get_logger
+from windward.xds.resource import CLUSTER, LISTENER
 
 log = get_logger()
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -37,6 +38,7 @@ STEADY_S = 5.0
 """A stream that lived this long was one, even if Pilot had nothing to say."""
 SETTLED_S = 60.0
 """After that long an Envoy has asked for all it will ask for."""
+HELD = frozenset({CLUSTER, LISTENER})
 END = None
 """Ends a downstream."""
 
@@ -79,6 +81,16 @@ class XdsProxy:
         self._names = names
         self._chance = chance or random.Random()  # noqa: S311  jitter, not a secret
         self._current: _Relay | None = None
+        self._holding = False
+
+    def hold(self) -> None:
+        """From now on Envoy keeps the clusters and listeners it has.
+
+        For a workload that leaves: a Pilot that no longer knows it takes its inbound ones away, while requests still come.
+        """
+        self._holding = True
+        if self._current is not None:
+            self._current.holding = True
 
     @property
     def pilot(self) -> str:
@@ -117,6 +129,7 @@ class XdsProxy:
         session = Session(self.cache, self._names)
         attempts = Attempts(len(self._channels.addresses), self._chance)
         relay = self._current = _Relay(self._channels, session, self.cache, attempts, self.counts)
+        relay.holding = self._holding
         tasks = [
             asyncio.create_task(relay.read_envoy(requests)),
             asyncio.create_task(relay.keep_upstream()),
@@ -160,6 +173,7 @@ class _Relay:
         self._leave: asyncio.Future[str] | None = None
         self.downward: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE)
         self.attached = False
+        self.holding = False
         self.refusal: RefusedError | None = None
         """Why the downstream has ended, if Envoy is to be told."""
 
@@ -272,6 +286,8 @@ class _Relay:
     async def _read_pilot(self, call: Any) -> None:
         while (raw := await call.read()) is not grpc.aio.EOF:
             self._attempts.served()
+            if self.holding and read_response(raw).type_url in HELD:
+                continue
             self._counts.responses += 1
             turn = self._session.from_pilot(raw)
             self._counts.resources += turn.moved

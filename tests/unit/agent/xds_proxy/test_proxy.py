@@ -151,6 +151,23 @@ async def test_a_pilot_that_ends_the_stream_is_replaced_unseen(pilot, connect):
     stream.cancel()
 
 
+async def test_one_that_leaves_keeps_its_clusters_and_goes_on_with_endpoints(pilot, connect):
+    proxy, client = await connect(pilot.address)
+    stream = delta_stream(client)
+    await send(stream, CLUSTER, node={"id": "sidecar~1"})
+    await send(stream, ENDPOINT, "a")
+    await pilot.got.get()
+    await pilot.got.get()
+    await pilot.push(CLUSTER, "n1", a="1")
+    await accept(stream)
+    proxy.hold()
+    await pilot.push(CLUSTER, "n2", b="1")
+    await pilot.push(ENDPOINT, "n3", a="1")
+    assert (await receive(stream)).type_url == ENDPOINT
+    assert set(proxy.cache.of(CLUSTER).resources) == {"a"}
+    stream.cancel()
+
+
 async def test_a_late_answer_does_not_reach_the_next_pilot(pilot, connect):
     _, client = await connect(pilot.address)
     stream = delta_stream(client)
