@@ -139,6 +139,18 @@ async def in_sync(shop: Shop) -> None:
     await until(synced, "every proxy to be in sync", deadline_s=60)
 
 
+async def a_state_that_was_changed_is_not_served(shop: Shop) -> None:
+    """It is told of, and no reason not to start."""
+    kept_at = shop.mesh.directory / "state" / "gateway" / "last-good" / "state"
+    content = bytearray(kept_at.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept_at.write_bytes(content)
+    await restarted(shop, "gateway")
+    await until(lambda: serving(shop), "the gateway to serve what Pilot says", deadline_s=60)
+    assert await metric(shop, "gateway", "windward_agent_last_good_failures_total") == 1
+    assert "the digest differs" in child_of(shop, "gateway").spec.log.read_text()
+
+
 async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Path):
     options = Options(endpoint_ttl_s=60.0)
     async with running(folder / "run", folder / "topology.yaml", options=options) as shop, shop:
@@ -206,3 +218,4 @@ async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Pa
             }
             moved = await metric(shop, name, "windward_agent_xds_resources_total")
             assert moved == len(differing), (name, differing)
+        await a_state_that_was_changed_is_not_served(shop)
