@@ -27,7 +27,7 @@ from services.pilot.xds.ending import Ending
 from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import ADS, SERVICES, Variant, delta, sotw
 from services.pilot.xds.session import Judgement, Session, Waker
-from windward.rpc.errors import RefusedError, denied, exhausted, invalid, late, unavailable
+from windward.rpc.errors import denied, exhausted, invalid, late, unavailable
 from windward.rpc.peer import peer_expiry, peer_identity
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
@@ -38,6 +38,24 @@ LONGEST_NODE: Final = 64 * 1024
 BATCH: Final = 50
 """Streams that are ended or woken before others get their turn."""
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Call:
+    """One stream of the transport's, and what ends and wakes it."""
+
+    __slots__ = ("context", "ending", "requests", "variant", "waker")
+
+    def __init__(self, requests: AsyncIterator[bytes], context: Context, variant: Variant) -> None:
+        self.requests = requests
+        self.context = context
+        self.variant = variant
+        self.ending = Ending()
+        self.waker = Waker()
+
+    def written(self, writer: asyncio.Task[None]) -> None:
+        """Nothing is written any more: reading makes no sense then."""
+        if not writer.cancelled():
+            self.ending.end("the transport is gone")
 
 
 class DiscoveryServer:
@@ -123,12 +141,13 @@ class DiscoveryServer:
             raise exhausted(
                 f"this Pilot has {self._limits.streams} streams, its most; try another one"
             )
-        ending, waker = Ending(), Waker()
+        call = Call(requests, context, variant)
+        ending = call.ending
         async with ending:
-            self._open[ending] = waker
+            self._open[ending] = call.waker
             timer = self._timer(ending, peer_expiry(context))
             try:
-                await self._converse(requests, context, variant, waker)
+                await self._converse(call)
             finally:
                 self._close(ending)
                 if timer is not None:
@@ -156,21 +175,19 @@ class DiscoveryServer:
         after_s, reason = min(ends)
         return asyncio.get_running_loop().call_later(after_s, ending.end, reason)
 
-    async def _converse(
-        self, requests: AsyncIterator[bytes], context: Context, variant: Variant, waker: Waker
-    ) -> None:
-        first = await self._first(requests)
+    async def _converse(self, call: Call) -> None:
+        first = await self._first(call.requests)
         if first is None:
             return
-        request = variant.parse(first)
-        proxy, version = self._proxy(request.node, context)
+        request = call.variant.parse(first)
+        proxy, version = self._proxy(request.node, call.context)
         async with self._admission.enter() as place:
-            view = await self._source.attach(proxy, waker.wake)
+            view = await self._source.attach(proxy, call.waker.wake)
             try:
-                session = Session(proxy, variant, view, self._judgement)
+                session = Session(proxy, call.variant, view, self._judgement)
                 session.take_in(request)
                 with self._connect(session, version):
-                    await self._run(session, requests, context, waker, place)
+                    await self._run(session, call, place)
             finally:
                 view.detach()
 
@@ -201,7 +218,6 @@ class DiscoveryServer:
             proxy = Proxy.from_node(node.id, metadata, identity)
         except ProxyRejected as error:
             raise denied(str(error)) from error
-
         return proxy, str(metadata.get("ISTIO_VERSION") or metadata.get("WINDWARD_VERSION") or "")
 
     @contextmanager
@@ -219,23 +235,18 @@ class DiscoveryServer:
             metrics.connected(version, -1)
             log.info("xds.disconnected", proxy=proxy.id)
 
-    async def _run(
-        self,
-        session: Session,
-        requests: AsyncIterator[bytes],
-        context: Context,
-        waker: Waker,
-        place: Place,
-    ) -> None:
-        """Read and write until the client is done, or has said what cannot be read."""
-        refused = None
-        async with asyncio.TaskGroup() as group:
-            writer = group.create_task(session.write(context, waker, place))
-            try:
-                await session.read(requests, waker)
-            except RefusedError as error:
-                refused = error
-            finally:
-                writer.cancel()
-        if refused is not None:
-            raise refused
+    async def _run(self, session: Session, call: Call, place: Place) -> None:
+        """Read and write until the client is done, or the transport is gone.
+
+        Not a TaskGroup: in Python 3.11 one that is cancelled leaves a cycle of its exception and its frames, and with it all
+        that a stream holds, to the collector; here everything is freed when the client goes.
+        """
+        writer = asyncio.create_task(session.write(call.context, call.waker, place))
+        writer.add_done_callback(call.written)
+        try:
+            await session.read(call.requests, call.waker)
+        finally:
+            writer.cancel()
+            await asyncio.wait({writer})
+            if not writer.cancelled() and (error := writer.exception()) is not None:
+                log.error("xds.failed", proxy=session.proxy.id, exc_info=error)

@@ -146,6 +146,7 @@ class Call:
         if self._call is not None:
             self._call.cancel()
             await asyncio.wait({self._call})
+            self._call = None
 
 
 class Ads:

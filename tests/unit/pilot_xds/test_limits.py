@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -99,6 +101,41 @@ async def test_a_slow_reader_has_one_response_made_for_it_and_no_more():
         assert len(pending) <= 3, "the first, one in the window, one that waits for it"
         bodies = [(await call.next()).resources[0].resource.value for _ in range(3)]
         assert bodies[-1] == b"199"
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+async def test_what_a_stream_held_is_freed_with_it(dropped):
+    """Without the collector: what Pilot sets aside of long-lived objects is freed by its reference counts alone."""
+    ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
+    gc.disable()
+    try:
+        async with ads.delta() as call:
+            call.send(node=a_node(), type_url=CLUSTER)
+            await call.next()
+            (connected,) = ads.connected
+            stream = weakref.ref(connected.stream)
+            del connected
+            if not dropped:
+                call.end()
+                assert await call.next() is None
+        del call
+        assert stream() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_writer_that_fails_ends_its_stream(monkeypatch):
+    ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
+    context = FakeContext()
+
+    async def gone(_: bytes) -> None:
+        raise grpc.aio.UsageError
+
+    monkeypatch.setattr(context, "write", gone)
+    async with ads.delta(context) as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        assert await call.next() is None
+    assert len(ads.connected) == ads.source.views == 0
 
 
 # ---- admission --------------------------------------------------------------------------------------------------------
