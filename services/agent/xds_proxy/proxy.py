@@ -217,7 +217,7 @@ class _Relay:
         """False if Pilot does not take what it is told."""
         if turn.reopen:
             self._leave_pilot("Envoy has refused what it was given from the cache")
-        if self.attached:
+        if self.attached and turn.up:
             if self._upward.qsize() >= QUEUE:
                 return False
             for request in turn.up:
@@ -291,7 +291,8 @@ class _Relay:
             self._counts.responses += 1
             turn = self._session.from_pilot(raw)
             self._counts.resources += turn.moved
-            self._pass_up(turn)
+            if not self._pass_up(turn):
+                raise Leaving("it reads nothing")
             for response in turn.down:
                 await self.downward.put(response)
         code = await call.code()

@@ -80,11 +80,6 @@ class Session:
         self._nonce = 0
         self._attached = False
 
-    @property
-    def opened(self) -> bool:
-        """Whether Envoy has said who it is and what it wants."""
-        return bool(self._types)
-
     def from_envoy(self, request: Request) -> Turn:
         if request.node is not None:
             self._node = request.node
