@@ -1,6 +1,7 @@
 """``python -m benchmarks SCENARIO [options] --json FILE``: measurements, each one flat JSON object and a table.
 
 agent-outage   the control plane dead: restarts of agent and Envoy, and --minutes of requests with Citadel coming and going
+agent          eight agents: memory, idle CPU, the start of one, SIGTERM under load
 dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
@@ -46,6 +47,12 @@ def _agent_outage(options: argparse.Namespace) -> Mapping[str, Any]:
     return agent_outage.measure(options.minutes, options.ttl, options.restarts)
 
 
+def _agent(_: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import agent
+
+    return asyncio.run(agent.measure())
+
+
 def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks import dns
 
@@ -72,6 +79,7 @@ def _xds(options: argparse.Namespace) -> Mapping[str, Any]:
 
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
     "agent-outage": _agent_outage,
+    "agent": _agent,
     "dns": _dns,
     "leases": _leases,
     "mesh": _mesh,

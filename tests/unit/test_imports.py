@@ -37,3 +37,19 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_agent_loads_nothing_it_does_not_need():
+    """Eight of them share a machine with what they serve: each module is paid for eight times."""
+    unwanted = ("aiohttp", "rich", "pygments", "attr", "pydantic", "yaml", "opentelemetry", "typer")
+    code = (
+        "import sys, services.agent.main\n"
+        f"print([name for name in {unwanted!r} if sys.modules.get(name) is not None])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_rich_can_be_loaded_after_all():
+    code = "import windward.telemetry.logging, rich.console; rich.console.Console()"
+    subprocess.run([sys.executable, "-c", code], check=True)
