@@ -4,7 +4,7 @@
     endpoints ────┼─> what changed, by key -> quiet for a moment -> MeshState.apply -> snapshot, delta -> Groups.publish
     clock ────────┘
 
-Removals and health go out at once, new endpoints within 5 ms, configuration after 10 ms of quiet and at most 100 ms.
+Removals and health go out at once, new endpoints within 5 ms, configuration after 10 ms of quiet and at most 100 ms (due.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from services.pilot.due import Due, Timing
 from services.pilot.groups import Groups
 from services.pilot.push_log import PushLog
 from services.pilot.registry.feed import with_registries
@@ -33,15 +34,6 @@ log = get_logger()
 PROBE_S = 1.0
 SLOW_S = 0.8
 """A store that takes this long to answer one read has been away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds."""
-
-    endpoint_s: float = 0.005
-    quiet_s: float = 0.010
-    longest_s: float = 0.100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class Index:
     ) -> None:
         self._store = store
         self._groups = groups
-        self._timing = timing or Timing()
+        self._due = Due(timing or Timing())
         self._registries = sources or Sources()
         self._state = MeshState()
         self._objects: dict[ObjectKey, ConfigObject[Any] | None] = {}
@@ -81,10 +73,6 @@ class Index:
         self._liveness = LivenessTable(ttl_s)
         self._config_revision = 0
         self._wake = asyncio.Event()
-        self._due_s: float | None = None
-        self._first_s: float | None = None
-        self._config_due_s: float | None = None
-        self._endpoint_due_s: float | None = None
         self._sources = 0
         self.ready = asyncio.Event()
         """Set once configuration and endpoints were read whole and are published."""
@@ -102,7 +90,8 @@ class Index:
     def refuse(self, item: ConfigObject[Any]) -> None:
         """Envoy refuses a VirtualService as it is now: the last good one stays in force, for everybody."""
         self._refused[item.key] = item
-        self._schedule(0.0)
+        self._due.now(asyncio.get_running_loop().time())
+        self._wake.set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -115,6 +104,7 @@ class Index:
 
     async def _read_config(self, feed: AsyncIterator[ConfigBatch]) -> None:
         first = True
+        loop = asyncio.get_running_loop()
         async for batch in feed:
             for item in batch.upserts:
                 self._objects[item.key] = item
@@ -126,7 +116,11 @@ class Index:
                 )
             self._config_revision = max(self._config_revision, batch.revision)
             self._sources += first
-            self._schedule(0.0 if first else self._timing.quiet_s)
+            if first:
+                self._due.now(loop.time())
+            else:
+                self._due.config(loop.time())
+            self._wake.set()
             first = False
 
     async def _read_endpoints(self, feed: AsyncIterator[WorkloadBatch]) -> None:
@@ -138,10 +132,11 @@ class Index:
             changed = self._liveness.apply(batch, loop.time())
             self._workloads.update(changed)
             self._sources += first
-            if changed or first:
-                self._schedule(0.0 if first or batch.urgent else self._timing.endpoint_s)
-            else:
-                self._wake.set()
+            if first or (changed and batch.urgent):
+                self._due.now(loop.time())
+            elif changed:
+                self._due.endpoints(loop.time())
+            self._wake.set()
             first = False
 
     async def _watch_for_outages(self) -> None:
@@ -162,37 +157,20 @@ class Index:
                 self._liveness.outage(loop.time())
             await forget(self._store, self._liveness.forgotten)
 
-    def _schedule(self, delay_s: float) -> None:
-        """Publish after this delay; changes in quick succession wait for one another, up to a limit."""
-        now = asyncio.get_running_loop().time()
-        self._first_s = now if self._first_s is None else self._first_s
-        latest = self._first_s + self._timing.longest_s
-        due = min(now + delay_s, latest)
-        if delay_s > self._timing.endpoint_s:
-            # Configuration waits for more of its kind, but never holds up an endpoint that is due already.
-            self._config_due_s = due
-        else:
-            self._endpoint_due_s = (
-                due if self._endpoint_due_s is None else min(due, self._endpoint_due_s)
-            )
-        moments = [at for at in (self._config_due_s, self._endpoint_due_s) if at is not None]
-        self._due_s = min(moments)
-        self._wake.set()
-
     async def _publish(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._wait()
             if expired := self._liveness.tick(loop.time()):
                 self._workloads.update(expired)
-                self._due_s = loop.time()
-            if self._due_s is None or loop.time() < self._due_s or self._sources < 2:
+                self._due.now(loop.time())
+            due_s = self._due.at_s
+            if due_s is None or loop.time() < due_s or self._sources < 2:
                 continue
-            await self._publish_now(self._first_s or loop.time())
+            await self._publish_now(self._due.take(loop.time()))
 
     async def _publish_now(self, began_s: float) -> None:
         """Everything that is known, whatever brought it: what is sent is never newer in one part than in another."""
-        self._due_s = self._first_s = self._config_due_s = self._endpoint_due_s = None
         objects, workloads = self._objects, self._workloads
         self._objects, self._workloads = {}, {}
         refused, self._refused = self._refused, {}
@@ -225,7 +203,9 @@ class Index:
         """Until something is due: a change's delay, a lease's grace, or news."""
         loop = asyncio.get_running_loop()
         moments = [
-            moment for moment in (self._due_s, self._liveness.next_tick_s()) if moment is not None
+            moment
+            for moment in (self._due.at_s, self._liveness.next_tick_s())
+            if moment is not None
         ]
         if self._sources < 2 or not moments:
             await self._wake.wait()

@@ -19,10 +19,11 @@ from services.pilot.api.progress import Progress
 from services.pilot.api.registry import RegistryService
 from services.pilot.blame.judge import Engine, Judge
 from services.pilot.collector import keep_collections_short
+from services.pilot.due import Timing
 from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
 from services.pilot.housekeeping import keep_house
-from services.pilot.index import Index, Published, Timing
+from services.pilot.index import Index, Published
 from services.pilot.loop_watch import LoopWatch
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.settings import Settings

@@ -12,8 +12,9 @@ from typing import Any
 from envoy.config.core.v3 import health_check_pb2
 
 from services.pilot import index as module
+from services.pilot.due import Timing
 from services.pilot.groups import Groups
-from services.pilot.index import Index, Timing
+from services.pilot.index import Index
 from services.pilot.registry.sources import parse_sources
 from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
 from tests.unit.pilot.mesh import workload as registered
