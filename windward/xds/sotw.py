@@ -139,10 +139,8 @@ class SotwStream(Stream):
         return None
 
     def _gone(self, state: TypeState) -> tuple[str, ...]:
-        """What may be left out from now on; nothing while suspects are tried, so that a NACK is about them alone."""
+        """What may be left out from now on; a NACK brings it back, until one comes for nothing else."""
         url = state.type_url
-        if state.trials:
-            return ()
         return tuple(
             name
             for name, have in state.overlay.items()
