@@ -181,6 +181,10 @@ class Groups:
         group = self._groups.get(group_key(proxy))
         return group.current.get(type_url, name) if group is not None else None
 
+    def scopes(self) -> list[SharedScope]:
+        """Everything that is shared now, in no order."""
+        return list(self._scopes.values())
+
     def release(self, group: Group, view: View) -> None:
         del group.wakes[view]
         if not group.wakes:

@@ -18,7 +18,13 @@ from services.pilot.due import Due, Timing
 from services.pilot.groups import Groups
 from services.pilot.push_log import PushLog
 from services.pilot.registry.feed import with_registries
-from services.pilot.registry.liveness import LivenessTable, Served, WorkloadBatch, WorkloadKey
+from services.pilot.registry.liveness import (
+    Liveness,
+    LivenessTable,
+    Served,
+    WorkloadBatch,
+    WorkloadKey,
+)
 from services.pilot.registry.protocol import Sources
 from services.pilot.registry.workloads import follow_workloads, forget
 from services.pilot.snapshot import Delta, MeshSnapshot
@@ -81,6 +87,10 @@ class Index:
     @property
     def snapshot(self) -> MeshSnapshot:
         return self._state.snapshot
+
+    def lease(self, key: WorkloadKey) -> Liveness | None:
+        """How alive a registered workload is; None for one that is not registered."""
+        return self._liveness.state(key)
 
     def objects(self) -> dict[ObjectKey, ConfigObject[Any]]:
         """Every object that is in force; made anew with each call."""

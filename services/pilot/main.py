@@ -13,6 +13,10 @@ import sys
 import grpc
 
 from services.pilot import metrics
+from services.pilot.admin.doorkeeper import Doorkeeper, token_of
+from services.pilot.admin.observed import Observed
+from services.pilot.admin.routes import debug_routes
+from services.pilot.admin.service import AdminService
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService
 from services.pilot.api.progress import Progress
@@ -32,6 +36,7 @@ from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import ADS
 from services.pilot.xds.requests import SERVICES as SINGLE_TYPE
 from services.pilot.xds.server import DiscoveryServer
+from windward.api.admin.v1 import admin_pb2_grpc
 from windward.api.config.v1 import config_pb2_grpc
 from windward.api.registry.v1 import registry_pb2_grpc
 from windward.client.certificates import CertificateKeeper
@@ -51,6 +56,7 @@ log = get_logger()
 SERVICES = (
     ADS,
     *SINGLE_TYPE,
+    "windward.admin.v1.AdminService",
     "windward.config.v1.ConfigService",
     "windward.registry.v1.RegistryService",
 )
@@ -75,13 +81,32 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
         )
     )
     index, connected = _index(settings, store, groups), ConnectedProxies()
-    state = "waiting for a certificate from Citadel"
-    routes = metrics_routes(
-        metrics.REGISTRY, lambda: state or ("" if index.ready.is_set() else "reading the store")
+    discovery = DiscoveryServer(groups, connected, _limits(settings))
+    judge = _judge(settings, groups, index, discovery)
+    observed = Observed(
+        settings.mtls_address,
+        lambda: index.snapshot,
+        index.lease,
+        index.pushes,
+        groups,
+        connected,
+        judge,
     )
+    access = Access(settings.trust_domain)
+    door = Doorkeeper(access, token_of(settings.admin_token_file), settings.admin_open_on_loopback)
+    state = "waiting for a certificate from Citadel"
+    routes = {
+        **metrics_routes(
+            metrics.REGISTRY, lambda: state or ("" if index.ready.is_set() else "reading the store")
+        ),
+        **debug_routes(observed, door),
+    }
     keeper = CertificateKeeper(control_plane_enrolment(settings, PILOT_ACCOUNT))
     async with http_at(
-        settings.metrics_address, routes, setting="--metrics-address"
+        settings.metrics_address,
+        routes,
+        setting="--metrics-address",
+        tls=lambda: keeper.source.current if not state else None,
     ) as metrics_port:
         if not await enrolled(keeper, lifecycle.stopping):
             return
@@ -92,10 +117,8 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
                 group.create_task(index.run()),
                 group.create_task(keep_house(store, settings.history_limit)),
             ]
-            discovery = DiscoveryServer(groups, connected, _limits(settings))
-            judge = _judge(settings, groups, index, discovery)
             tasks.append(group.create_task(judge.run()))
-            server = _server(settings, store, connected, index, judge)
+            server = _server(settings, store, observed, access)
             discovery.ready = index.ready.is_set
             server.add_generic_rpc_handlers(discovery.handlers())
             health = servers.add_standard_services(server, SERVICES)
@@ -145,17 +168,15 @@ def _judge(settings: Settings, groups: Groups, index: Index, discovery: Discover
 
 
 def _server(
-    settings: Settings, store: Store, connected: ConnectedProxies, index: Index, judge: Judge
+    settings: Settings, store: Store, observed: Observed, access: Access
 ) -> grpc.aio.Server:
     """Every service of Pilot's own but ADS, on no port yet."""
     server = servers.new_server(interceptors=[ErrorInterceptor()])
-    access = Access(settings.trust_domain)
+    progress = Progress(observed.pushes, observed.judge)
     config_pb2_grpc.add_ConfigServiceServicer_to_server(
-        ConfigService(
-            store, access, connected, settings.mtls_address, Progress(index.pushes, judge)
-        ),
-        server,
+        ConfigService(store, access, observed.connected, settings.mtls_address, progress), server
     )
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(observed, access), server)
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(
         RegistryService(store, access, settings.endpoint_ttl), server
     )

@@ -80,7 +80,8 @@ class Push:
         ]
         slowest = self.samples_s[-1] if self.samples_s else None
         took = f"{slowest * 1000:.0f} ms" if slowest is not None else "not accepted yet"
-        return ", ".join([*kinds, f"{self.proxies} proxies", took])
+        told = f"{self.proxies} {'proxy' if self.proxies == 1 else 'proxies'}"
+        return ", ".join([*kinds, told, took])
 
 
 class PushLog:
@@ -132,12 +133,8 @@ class PushLog:
         return self._latest.get(key)
 
     def latest(self, most: int) -> Iterator[Push]:
-        """The newest first."""
-        for push in reversed(self._pushes):
-            if most <= 0:
-                return
-            most -= 1
-            yield push
+        """The newest first; of this moment, however long the caller takes."""
+        yield from list(self._pushes)[::-1][:most]
 
 
 def short_name(type_url: str) -> str:

@@ -21,9 +21,22 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     tls_address: Annotated[
         str, Meta(description="xDS and APIs for callers with a token; empty: not served")
     ] = ""
-    metrics_address: Annotated[str, Meta(description="metrics and health, HTTP")] = (
-        "127.0.0.1:15014"
-    )
+    metrics_address: Annotated[
+        str,
+        Meta(
+            description="metrics and health, HTTP; /debug/ for the administrator and the control plane, HTTPS (mTLS)"
+        ),
+    ] = "127.0.0.1:15014"
+    admin_token_file: Annotated[
+        str,
+        Meta(
+            description="file (0600, made if missing) with the token that lets callers on loopback see /debug/ by HTTP; "
+            "empty: certificates only"
+        ),
+    ] = ""
+    admin_open_on_loopback: Annotated[
+        bool, Meta(description="let everybody on loopback see /debug/; for development")
+    ] = False
     mixer_address: Annotated[
         tuple[str, ...], Meta(description="Mixer's host:port, several by comma; empty: none")
     ] = ()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from windward.api.admin.v1 import admin_pb2_grpc
 from windward.api.config.v1 import config_pb2_grpc
 from windward.api.trust.v1 import trust_pb2_grpc
 from windward.client import context as contexts
@@ -25,6 +26,15 @@ def pilot(context: str | None) -> Iterator[config_pb2_grpc.ConfigServiceStub]:
     found = contexts.load(path)
     with _channel(found, path, found.pilot, PILOT_ACCOUNT) as channel:
         yield config_pb2_grpc.ConfigServiceStub(channel)
+
+
+@contextmanager
+def admin(context: str | None) -> Iterator[admin_pb2_grpc.AdminServiceStub]:
+    """Pilot's views of itself."""
+    path = contexts.locate(context)
+    found = contexts.load(path)
+    with _channel(found, path, found.pilot, PILOT_ACCOUNT) as channel:
+        yield admin_pb2_grpc.AdminServiceStub(channel)
 
 
 @contextmanager

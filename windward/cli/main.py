@@ -34,7 +34,11 @@ token = typer.Typer(
 workload = typer.Typer(
     help="Machines outside, as workloads of the mesh.", no_args_is_help=True, rich_markup_mode=None
 )
+debug = typer.Typer(
+    help="What Pilot knows and what it has been doing.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(proxy, name="proxy")
+app.add_typer(debug, name="debug")
 app.add_typer(mesh, name="mesh")
 app.add_typer(token, name="token")
 app.add_typer(workload, name="workload")
@@ -178,6 +182,101 @@ def proxy_config(
     from windward.cli import proxies
 
     proxies.config(name, kind, output.value, context)
+
+
+LimitOption = Annotated[int, typer.Option(min=1, max=100_000, help="Rows at most.")]
+HostOption = Annotated[str, typer.Option(help="Of this host only.")]
+NameOption = Annotated[str, typer.Option(help="Of this name only.")]
+
+
+@debug.command("events")
+def debug_events(
+    kind: Annotated[str, typer.Argument(help="Kind, e.g. VirtualService; default all.")] = "",
+    name: Annotated[str, typer.Argument(help="Name; default all.")] = "",
+    namespace: NamespaceOption = None,
+    limit: LimitOption = 50,
+    output: OutputOption = Output.TABLE,
+    context: ContextOption = None,
+) -> None:
+    """The last pushes, the newest first: what changed, what that moved, and how long proxies took to accept it."""
+    from windward.cli import debug as views
+
+    query = {"kind": kind, "name": name, "namespace": namespace}
+    views.show("events", query, limit, output.value, context)
+
+
+@debug.command("services")
+def debug_services(
+    host: HostOption = "",
+    namespace: NamespaceOption = None,
+    limit: LimitOption = 1000,
+    output: OutputOption = Output.TABLE,
+    context: ContextOption = None,
+) -> None:
+    """The registry: services, their ports and addresses, and how many endpoints are healthy."""
+    from windward.cli import debug as views
+
+    views.show("services", {"host": host, "namespace": namespace}, limit, output.value, context)
+
+
+@debug.command("endpoints")
+def debug_endpoints(
+    host: HostOption = "",
+    namespace: NamespaceOption = None,
+    limit: LimitOption = 1000,
+    output: OutputOption = Output.TABLE,
+    context: ContextOption = None,
+) -> None:
+    """What is behind each service: address, health, and the state of its lease."""
+    from windward.cli import debug as views
+
+    views.show("endpoints", {"host": host, "namespace": namespace}, limit, output.value, context)
+
+
+@debug.command("scopes")
+def debug_scopes(
+    namespace: NamespaceOption = None,
+    limit: LimitOption = 1000,
+    output: OutputOption = Output.TABLE,
+    context: ContextOption = None,
+) -> None:
+    """Who shares what configuration, how large it is, and what a Sidecar narrows it to."""
+    from windward.cli import debug as views
+
+    views.show("scopes", {"namespace": namespace}, limit, output.value, context)
+
+
+@debug.command("connections")
+def debug_connections(
+    namespace: NamespaceOption = None,
+    limit: LimitOption = 1000,
+    output: OutputOption = Output.TABLE,
+    context: ContextOption = None,
+) -> None:
+    """Open xDS streams: whose, since when, and what they follow."""
+    from windward.cli import debug as views
+
+    views.show("connections", {"namespace": namespace}, limit, output.value, context)
+
+
+@debug.command("refusals")
+def debug_refusals(
+    limit: LimitOption = 1000,
+    output: OutputOption = Output.TABLE,
+    context: ContextOption = None,
+) -> None:
+    """What Envoys refuse now, and which object and field is to blame."""
+    from windward.cli import debug as views
+
+    views.show("refusals", {}, limit, output.value, context)
+
+
+@debug.command("pushes")
+def debug_pushes(output: OutputOption = Output.TABLE, context: ContextOption = None) -> None:
+    """Where Pilot is: its version and revision, how many proxies are in sync, how long pushes take."""
+    from windward.cli import debug as views
+
+    views.show("status", {}, 100, output.value, context)
 
 
 @mesh.command("up")

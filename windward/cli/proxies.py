@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from windward.api.config.v1 import config_pb2
 from windward.cli.connect import DEADLINE_S, pilot
+from windward.cli.debug import read
 from windward.cli.failures import UserError
 from windward.cli.output import print_data, print_table
 from windward.xds import resource as xds
@@ -67,10 +68,21 @@ def status(output: str, context: str | None) -> None:
         for proxy in proxies
     ]
     print_table(("PROXY", "ADDRESS", *(name for name, _ in COLUMNS), "IDENTITY"), rows)
+    if any(kind.last_error for proxy in proxies for kind in proxy.types.values()):
+        _say_refusals(proxies, read("refusals", {}, 0, context).rows)
+
+
+def _say_refusals(proxies: list[config_pb2.ProxyStatus], refusals: list[dict[str, Any]]) -> None:
+    """What each proxy has refused last: the object and the field to blame where Pilot knows them, Envoy's words anyway."""
+    newest = sorted(refusals, key=lambda item: str(item["at"]))
     for proxy in proxies:
         for url, kind in sorted(proxy.types.items()):
             if kind.last_error:
                 sys.stderr.write(f"{proxy.id}: {url.rsplit('.', 1)[-1]}: {kind.last_error}\n")
+        mine = [item for item in newest if {proxy.identity, proxy.id} & set(item["by"])]
+        for blame in mine[-1]["blames"] if mine else ():
+            where = " ".join(filter(None, (blame["object"], blame["path"])))
+            sys.stderr.write(f"{proxy.id}: to blame: {where}: {blame['words']}\n")
 
 
 def _state(proxy: config_pb2.ProxyStatus, url: str) -> str:

@@ -1,7 +1,8 @@
 """A small HTTP/1.1 server for status and metrics: bounded in everything, one request a connection.
 
 It serves probes and scrapes, not users: no bodies are read, no keep-alive is offered, and a client that is slow or
-large is cut off.
+large is cut off. Where it has a certificate it speaks TLS too, on the same port: the first byte tells which
+(either.py), and a caller's certificate says who it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
+from windward.identity.spiffe_id import SpiffeId
 from windward.process import FatalError
+from windward.rpc.either import EitherServer, TlsNow, caller_of
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -33,6 +36,8 @@ class Request:
     """Lower-case name -> value; of several of one name, the values by comma."""
     target: str = ""
     """Path and query as they were asked for."""
+    identity: SpiffeId | None = None
+    """Whose certificate the caller has proved to have; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,18 @@ Routes = Mapping[tuple[str, str], Handler]
 
 
 async def serve_http(
-    host: str, port: int, routes: Routes, otherwise: Handler | None = None
-) -> asyncio.Server:
-    """Start serving; ``otherwise`` answers for paths without a route. Raises OSError when the port is taken."""
+    host: str,
+    port: int,
+    routes: Routes,
+    otherwise: Handler | None = None,
+    *,
+    tls: TlsNow | None = None,
+    shared: bool = False,
+) -> asyncio.Server | EitherServer:
+    """Start serving; ``otherwise`` answers for paths without a route. Raises OSError when the port is taken.
+
+    ``tls`` gives the material to speak TLS with, once there is some. ``shared``: other processes serve the same port.
+    """
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(
@@ -64,17 +78,31 @@ async def serve_http(
                 await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(connection, host, port, limit=HEAD_LIMIT_BYTES)
+    if tls is not None:
+        return await EitherServer.start(
+            connection, host, port, tls, limit=HEAD_LIMIT_BYTES, shared=shared
+        )
+    return await asyncio.start_server(
+        connection, host, port, limit=HEAD_LIMIT_BYTES, reuse_port=shared or None
+    )
 
 
 @asynccontextmanager
 async def http_at(
-    address: str, routes: Routes, *, setting: str, otherwise: Handler | None = None
+    address: str,
+    routes: Routes,
+    *,
+    setting: str,
+    otherwise: Handler | None = None,
+    tls: TlsNow | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[int]:
     """Serve at ``host:port`` while the block lasts; gives the port in use. Raises FatalError naming the setting."""
     host, _, port = address.rpartition(":")
     try:
-        server = await serve_http(host.strip("[]"), int(port), routes, otherwise)
+        server = await serve_http(
+            host.strip("[]"), int(port), routes, otherwise, tls=tls, shared=shared
+        )
     except (OSError, ValueError, OverflowError) as error:
         raise FatalError(f"{setting} {address}: {error}") from error
     try:
@@ -113,6 +141,7 @@ async def _answer(
         str(peer[0]) if peer else "",
         _headers(lines),
         words[1].decode("latin-1"),
+        caller_of(writer),
     )
     handler = routes.get((method, target.path))
     if handler is not None:

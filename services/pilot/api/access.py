@@ -36,6 +36,9 @@ class Access:
     def reader(self, context: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId:
         """The administrator and the control plane read configuration; workloads get theirs by xDS."""
         identity = self.caller(context)
-        if identity not in self._readers:
+        if not self.may_read(identity):
             raise denied(f"{identity} may not read configuration")
         return identity
+
+    def may_read(self, identity: SpiffeId) -> bool:
+        return identity in self._readers

@@ -168,6 +168,11 @@ class LivenessTable:
         held = self._held.get(key)
         return held.served if held is not None else None
 
+    def state(self, key: WorkloadKey) -> Liveness | None:
+        """How alive a workload is; None for one that is not known."""
+        held = self._held.get(key)
+        return held.state if held is not None else None
+
     def workloads(self) -> list[Living]:
         """Everything that is served, in key order."""
         return [held.served for _, held in sorted(self._held.items())]

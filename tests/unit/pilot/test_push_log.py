@@ -22,7 +22,7 @@ def test_cause_and_effect_in_words():
     several = log.begin(4, 7, 11.0, (KEY,), (("shop", "reviews-v1"),))
     several.tell(1, {CLUSTER: frozenset({"a"}), ENDPOINT: frozenset({"a", "b"})})
     assert several.cause() == "VirtualService shop/reviews and 1 more changed"
-    assert several.effect() == "1 cluster, 2 endpoint sets, 1 proxies, not accepted yet"
+    assert several.effect() == "1 cluster, 2 endpoint sets, 1 proxy, not accepted yet"
     assert log.begin(5, 7, 12.0, (), ()).cause() == "time passed"
 
 
