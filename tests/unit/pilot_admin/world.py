@@ -13,8 +13,9 @@ import msgspec
 from services.pilot.admin.observed import Observed
 from services.pilot.admin.views import read
 from services.pilot.blame.judge import Engine, Judge
+from services.pilot.due import Timing
 from services.pilot.groups import Groups
-from services.pilot.index import Index, Published, Timing
+from services.pilot.index import Index, Published
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from tests.unit.pilot.mesh import OPTIONS
