@@ -334,6 +334,21 @@ def test_refused_removals_are_counted_and_end_nothing():
     assert client.stream.take() == []
 
 
+def test_a_refusal_of_what_is_being_removed_says_nothing_more():
+    client = DeltaClient(DeltaStream(a_set(1, a_resource(ROUTE, "r"))))
+    client.ask(ROUTE, "r")
+    client.settle()
+    client.stream.update(a_set(2, bad(ROUTE, "r")))
+    (changed,) = deltas(client.stream.take())
+    client.stream.update(a_set(3))
+    (removed,) = deltas(client.stream.take())
+    ack(client.stream, changed, error="no")
+    assert client.stream.take() == []
+    ack(client.stream, removed)
+    assert client.stream.take() == []
+    assert client.stream.accepted(ROUTE, "r") == ""
+
+
 def test_the_text_of_an_error_is_bounded():
     stream = DeltaStream(a_set(1, a_resource(CLUSTER, "x")))
     stream.request(DeltaRequest(CLUSTER))
