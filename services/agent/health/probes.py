@@ -6,16 +6,12 @@ It comes from this machine, to 127.0.0.1 unless the probe names a host, past int
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import suppress
-from typing import Any
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+from services.agent.asking import grpc_health, http
 from windward.api.registry.v1 import registry_pb2
 
-LARGEST_HEAD_BYTES = 64 * 1024
+BODY_LIMIT_BYTES = 10 * 1024
 LONGEST_REASON = 200
 
 
@@ -31,11 +27,11 @@ async def ask(
         async with asyncio.timeout(timeout_s):
             match probe.WhichOneof("kind"):
                 case "http_get":
-                    await _http(probe.http_get, probe.http_get.host or host)
+                    await _http(probe.http_get, probe.http_get.host or host, timeout_s)
                 case "tcp_socket":
                     await _tcp(probe.tcp_socket.host or host, probe.tcp_socket.port)
                 case "grpc":
-                    await _grpc(probe.grpc, host)
+                    await _grpc(probe.grpc, host, timeout_s)
                 case "exec" if commands:
                     await _command(tuple(probe.exec.command))
                 case "exec":
@@ -53,41 +49,33 @@ async def _tcp(host: str, port: int) -> None:
     writer.close()
 
 
-async def _http(probe: registry_pb2.ReadinessProbe.HttpGet, host: str) -> None:
+async def _http(probe: registry_pb2.ReadinessProbe.HttpGet, host: str, timeout_s: float) -> None:
     """200 to 399 is healthy, as kubelet takes it; a certificate is not checked, as kubelet does not."""
-    context = None
-    if probe.tls:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    reader, writer = await asyncio.open_connection(
-        host, probe.port, ssl=context, limit=LARGEST_HEAD_BYTES
+    answer = await http.get(
+        host,
+        probe.port,
+        probe.path or "/",
+        headers_of(probe, host),
+        timeout_s=timeout_s,
+        limit_bytes=BODY_LIMIT_BYTES,
+        tls=probe.tls,
+        cut=True,
     )
-    try:
-        writer.write(request_text(probe, host).encode("latin-1"))
-        line = (await reader.readuntil(b"\n")).split(None, 2)
-    except asyncio.LimitOverrunError as error:
-        raise ProbeFailed("the answer is not HTTP") from error
-    finally:
-        writer.close()
-    if len(line) < 2 or not line[0].startswith(b"HTTP/1.") or not line[1].isdigit():
-        raise ProbeFailed("the answer is not HTTP")
-    if not 200 <= int(line[1]) < 400:
-        raise ProbeFailed(f"HTTP status {int(line[1])}")
+    if not 200 <= answer.status < 400:
+        raise ProbeFailed(f"HTTP status {answer.status}")
 
 
-def request_text(probe: registry_pb2.ReadinessProbe.HttpGet, host: str) -> str:
-    """The request. Headers of the group's go over ours. Raises ValueError for one that would end its line."""
+def headers_of(probe: registry_pb2.ReadinessProbe.HttpGet, host: str) -> dict[str, str]:
+    """Headers of the group's go over ours. Raises ValueError for one that would end its line."""
     place = f"[{host}]" if ":" in host else host
     headers = {"host": f"{place}:{probe.port}", "user-agent": "windward-probe", "accept": "*/*"}
     for header in probe.headers:
         name, _, value = header.partition(":")
         headers[name.strip().lower()] = value.strip()
-    lines = [f"GET {probe.path or '/'} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    lines.append("connection: close")
-    if any("\r" in line or "\n" in line for line in lines):
+    said = (probe.path, *headers, *headers.values())
+    if any("\r" in text or "\n" in text for text in said):
         raise ValueError("a line break in the probe's path or headers")
-    return "\r\n".join(lines) + "\r\n\r\n"
+    return headers
 
 
 async def _command(command: tuple[str, ...]) -> None:
@@ -108,16 +96,6 @@ async def _command(command: tuple[str, ...]) -> None:
         raise ProbeFailed(f"{command[0]} ended with {status}")
 
 
-async def _grpc(probe: registry_pb2.ReadinessProbe.Grpc, host: str) -> None:
-    place = f"[{host}]" if ":" in host else host
-    options = (("grpc.enable_http_proxy", 0),)
-    async with grpc.aio.insecure_channel(f"{place}:{probe.port}", options=options) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=probe.service))
-        except grpc.aio.AioRpcError as error:
-            raise ProbeFailed(
-                f"{error.code().name}: {(error.details() or '')[:LONGEST_REASON]}"
-            ) from error
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise ProbeFailed(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+async def _grpc(probe: registry_pb2.ReadinessProbe.Grpc, host: str, timeout_s: float) -> None:
+    if not await grpc_health.serving(host, probe.port, probe.service, timeout_s=timeout_s):
+        raise ProbeFailed("it does not say that it is serving")

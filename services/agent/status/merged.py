@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from services.agent.status import client
+from services.agent.asking import http
 from windward.rpc.http import Request, Response
 from windward.telemetry.logging import get_logger
 
@@ -134,7 +134,7 @@ class MergedMetrics:
         limit: int,
     ) -> tuple[bytes, str] | None:
         try:
-            answer = await client.get(
+            answer = await http.get(
                 host,
                 port,
                 target,

@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 from msgspec import Meta
 
-from services.agent.status import client, grpc_health
+from services.agent.asking import grpc_health, http
 from windward.rpc.http import Request, Response
 from windward.telemetry.logging import get_logger
 
@@ -131,7 +131,7 @@ class AppProbes:
         target = probe.path if probe.path.startswith("/") else "/" + probe.path
         headers = self._forwarded(request, probe.port)
         for _ in range(MOST_REDIRECTS):
-            answer = await client.get(
+            answer = await http.get(
                 self._destination,
                 port,
                 target,

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from services.agent.health.probes import ProbeFailed, ask, request_text
+from services.agent.health.probes import ProbeFailed, ask, headers_of
 from windward.api.registry.v1 import registry_pb2
 
 Probe = registry_pb2.ReadinessProbe
@@ -50,13 +50,14 @@ def unused_port() -> int:
         (b"HTTP/1.1 302 Found\r\n\r\n", ""),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", "HTTP status 404"),
         (b"HTTP/1.1 503\r\n\r\n", "HTTP status 503"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP"),
-        (b"x" * 200_000, "the answer is not HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not answer with HTTP"),
+        (b"x" * 200_000, "does not answer with HTTP"),
     ],
 )
 async def test_http(answer, reason):
     async with answering(answer) as port:
-        assert await result(Probe(http_get=Probe.HttpGet(port=port))) == reason
+        said = await result(Probe(http_get=Probe.HttpGet(port=port)))
+    assert reason in said if reason else said == ""
 
 
 async def test_http_sends_what_the_group_says():
@@ -71,7 +72,7 @@ async def test_http_sends_what_the_group_says():
 async def test_a_line_break_in_a_header_is_a_failure_and_nothing_is_sent():
     get = Probe.HttpGet(port=1, headers=["X: a\r\nEvil: b"])
     with pytest.raises(ValueError, match="line break"):
-        request_text(get, "127.0.0.1")
+        headers_of(get, "127.0.0.1")
 
 
 async def test_tcp():
@@ -111,12 +112,13 @@ async def test_grpc():
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    refusing = "it does not say that it is serving"
     await servicer.set("shop", health_pb2.HealthCheckResponse.NOT_SERVING)
     assert await result(Probe(grpc=Probe.Grpc(port=port))) == ""
-    assert await result(Probe(grpc=Probe.Grpc(port=port, service="shop"))) == "NOT_SERVING"
-    assert "NOT_FOUND" in await result(Probe(grpc=Probe.Grpc(port=port, service="other")))
+    assert await result(Probe(grpc=Probe.Grpc(port=port, service="shop"))) == refusing
+    assert await result(Probe(grpc=Probe.Grpc(port=port, service="other"))) == refusing
     await server.stop(None)
-    assert "UNAVAILABLE" in await result(Probe(grpc=Probe.Grpc(port=port)))
+    assert "Connect call failed" in await result(Probe(grpc=Probe.Grpc(port=port)))
 
 
 async def test_a_kind_of_the_future_is_a_failure():

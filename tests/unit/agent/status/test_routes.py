@@ -65,7 +65,7 @@ async def test_others_may_not(parts, path, peer):
 
 @pytest.mark.parametrize("path", ["/quitquitquit", "/drain"])
 async def test_it_must_be_a_post(parts: Parts, path: str):
-    from services.agent.status.client import get
+    from services.agent.asking.http import get
 
     server = await serve_http("127.0.0.1", 0, parts.routes)
     port: Any = server.sockets[0].getsockname()[1]

@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.agent.status.grpc_health import PREFACE, frame, serving
+from services.agent.asking.grpc_health import PREFACE, frame, serving
 from tests.unit.agent.status.serving import answering
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

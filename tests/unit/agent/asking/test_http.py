@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.agent.status.client import TooLarge, get
+from services.agent.asking.http import TooLarge, get
 from tests.unit.agent.status.serving import answering, http
 
 
