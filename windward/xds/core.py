@@ -246,9 +246,7 @@ class Stream(ABC):
         names = [
             item.name
             for item in clusters
-            if state.subscription.wants(item.name)
-            and state.overlay.get(item.name) != ABSENT
-            and self.current.get(ENDPOINT, item.name)
+            if state.subscription.wants(item.name) and self.current.get(ENDPOINT, item.name)
         ]
         if names:
             state.again.update(names)

@@ -163,6 +163,17 @@ def test_a_refusal_says_which_version_was_refused_when_and_in_which_words():
     assert stream.types[CLUSTER].refused == {"c": refusal}
 
 
+def test_what_is_no_longer_wanted_is_no_longer_refused():
+    client = DeltaClient(DeltaStream(a_set(1, Resource(ROUTE, "r", BAD))))
+    client.ask(ROUTE, "r")
+    client.settle()
+    state = client.stream.types[ROUTE]
+    assert state.state == "ERROR"
+    client.drop(ROUTE, "r")
+    client.settle()
+    assert (state.state, state.refused, state.overlay) == ("SYNCED", {}, {})
+
+
 def test_an_ack_proves_nothing_bad_and_says_how_far_the_client_is():
     stream = DeltaStream(a_set(3, a_resource(CLUSTER, "c")))
     stream.request(DeltaRequest(CLUSTER))
