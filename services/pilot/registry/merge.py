@@ -60,7 +60,8 @@ class Merge:
         for key in concerned:
             hosts |= self._choose(key)
         for host in hosts:
-            concerned |= self._claims.get(host, {}).keys()
+            # Not |=: with a view of keys that makes a new set a host, which is quadratic at a start.
+            concerned.update(self._claims.get(host, ()))
         self._note_conflicts(hosts)
         return self._tell(concerned)
 
