@@ -57,6 +57,11 @@ class Memo:
         variants.append(_Variant(inputs, made, self.version))
         return made
 
+    def latest(self, host: str, key: Hashable) -> Any:
+        """The value used last below a key, from which the next one may take parts; None when there is none."""
+        variants = self._kept.get(host, {}).get(key)
+        return max(variants, key=lambda variant: variant.used).value if variants else None
+
     def sweep(self, hosts: Iterable[str]) -> None:
         """After every scope took over a change of these hosts: forget what the newer values stand in for."""
         for host in hosts:

@@ -13,7 +13,7 @@ from enum import Enum
 
 from services.pilot.envoy import cluster, listener, names, proxyless, selection, virtual_host
 from services.pilot.envoy.common import resource
-from services.pilot.envoy.endpoint import load_assignment
+from services.pilot.envoy.endpoint import spliced_assignment
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.name_table import is_headless, name_table
 from services.pilot.envoy.options import Options
@@ -245,12 +245,16 @@ class HostBuilder:
             return
         yield made
         if by_eds:
-            yield self.memo.get(
+            key = ("endpoint", name)
+            spliced = self.memo.get(
                 service.host,
-                ("endpoint", name),
+                key,
                 (port, chosen, origins),
-                lambda: resource(xds.ENDPOINT, name, load_assignment(name, port, chosen), origins),
+                lambda: spliced_assignment(
+                    name, port, chosen, origins, self.memo.latest(service.host, key)
+                ),
             )
+            yield spliced.resource
 
     def _cluster(
         self,

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from envoy.config.core.v3 import health_check_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.pilot.envoy.endpoint import load_assignment
-from services.pilot.model.service import Port, Protocol
+from services.pilot.envoy.endpoint import load_assignment, spliced_assignment
+from services.pilot.model.service import Endpoint, Port, Protocol
 from services.pilot.registry.mesh import endpoint_of_workload
 from tests.unit.pilot.mesh import REVIEWS, assignment, generate, make, service_entry, sidecar, snap
 from tests.unit.pilot.mesh import workload as registered
@@ -109,3 +111,39 @@ def test_workload_entries_and_live_workloads_stand_side_by_side():
         (item.endpoint.address.socket_address.address, bool(item.metadata.filter_metadata))
         for item in found
     ] == [("10.9.9.9", False), ("127.7.0.2", True)]
+
+
+def _endpoints(draw_weights):
+    return [
+        Endpoint(
+            address=f"10.0.0.{number}",
+            ports={"http": 80 + number} if number % 2 else {},
+            labels={},
+            service_account="",
+            namespace="shop",
+            workload=f"w{number}",
+            locality=("", "eu", "eu/a/1", "us/b")[number % 4],
+            weight=weight,
+            mtls=bool(number % 3),
+            healthy=bool(number % 5),
+        )
+        for number, weight in enumerate(draw_weights)
+    ]
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.lists(st.integers(0, 9), max_size=12))
+def test_spliced_is_what_the_whole_message_would_be_whatever_was_spliced_before(weights, later):
+    first = spliced_assignment("c", PORT, _endpoints(weights))
+    then = _endpoints(later)
+    for before in (None, first):
+        made = spliced_assignment("c", PORT, then, (), before)
+        whole = load_assignment("c", PORT, then).SerializeToString(deterministic=True)
+        assert made.resource.body == whole
+
+
+def test_an_endpoint_that_did_not_change_is_not_made_again():
+    one, other = _endpoints([1, 1])
+    first = spliced_assignment("c", PORT, [one, other])
+    moved = spliced_assignment("c", PORT, [one], (), first)
+    assert moved.parts["shop", "w0", "10.0.0.0"] is first.parts["shop", "w0", "10.0.0.0"]
+    assert len(moved.parts) == 1
