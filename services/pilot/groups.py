@@ -219,7 +219,7 @@ class Groups:
         shared.resources = ScopeResources(shared.resources.scope, self.options, self._memo)
         shared.snapshot = self.snapshot
         shared.backlog.clear()
-        await in_slices(shared.resources.build(shared.snapshot))
+        await in_slices(shared.resources.build(shared.snapshot, self._base(shared)))
         while shared.backlog:
             snapshot, delta = shared.backlog.pop(0)
             await in_slices(shared.resources.advance(snapshot, delta))
@@ -227,6 +227,15 @@ class Groups:
         self._report(shared)
         shared.made = shared.resources.made
         shared.ready = True
+
+    def _base(self, wanted: SharedScope) -> ScopeResources | None:
+        """Resources of this very moment that most of a new scope's can be taken from."""
+        for shared in self._scopes.values():
+            if shared.ready and shared.snapshot is wanted.snapshot:
+                resources = shared.resources
+                if resources.made is shared.made and resources.is_like(wanted.resources.scope):
+                    return resources
+        return None
 
     def _report(self, shared: SharedScope) -> None:
         """Say once of each host that it cannot be built as it is now, and why."""

@@ -392,8 +392,28 @@ def _destination_hosts(rule: Route) -> Iterator[str]:
             yield resolve(destination.host, rule.key.namespace)
 
 
+def differs(snapshot: MeshSnapshot, host: str, one: str, other: str) -> bool:
+    """Whether a host's part may differ between two scopes that differ in nothing but their namespaces.
+
+    It cannot where everybody sees the same objects, and the host is not called by a shorter name in either.
+    """
+    service = snapshot.services[host]
+    here = (one, other)
+    if service.export_to or service.namespace in here:
+        return True
+    for rule in snapshot.rules.candidates(host):
+        if rule.spec.export_to or rule.key.namespace in here:
+            return True
+    return any(
+        route.spec.export_to or looks_at_caller(route.spec)
+        for route in snapshot.routes.candidates(host)
+    )
+
+
 def looks_at_caller(spec: VirtualService) -> bool:
     """Whether a VirtualService's routes differ by who calls."""
     return any(
         match.source_namespace or match.source_labels for item in spec.http for match in item.match
+    ) or any(
+        match.source_namespace or match.source_labels for item in spec.tcp for match in item.match
     )

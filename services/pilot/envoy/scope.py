@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from services.pilot.envoy import cluster, listener, mixer, names, virtual_host
 from services.pilot.envoy.common import resource
@@ -22,6 +23,7 @@ from services.pilot.envoy.outbound import (
     Scope,
     Shape,
     TcpListener,
+    differs,
 )
 from services.pilot.envoy.virtual_host import HostRoutes
 from services.pilot.model.sidecar_scope import EVERYTHING
@@ -46,6 +48,12 @@ class PortHosts:
 
     def __bool__(self) -> bool:
         return bool(self._hosts)
+
+    def copy(self) -> PortHosts:
+        made = PortHosts()
+        made._hosts, made._order = dict(self._hosts), list(self._order)
+        made._disjoint = self._disjoint
+        return made
 
     def replace(self, gone: str | None, come: HostRoutes | None) -> None:
         before = self._hosts.pop(gone, None) if gone is not None else None
@@ -90,12 +98,36 @@ class ScopeResources:
         any_ = options.allow_any and scope.shape is Shape.INTERCEPTED
         self._fallback = virtual_host.spliceable(virtual_host.unknown_hosts(allow_any=any_))
 
-    def build(self, snapshot: MeshSnapshot) -> Iterator[None]:
-        """Everything, from nothing; yields where other work may go between."""
+    def build(self, snapshot: MeshSnapshot, base: ScopeResources | None = None) -> Iterator[None]:
+        """Everything; yields where other work may go between.
+
+        ``base``: the resources, at this very snapshot, of a scope that is like this one but for its namespace. What the two
+        share is taken from there.
+        """
         self._begin()
+        if base is not None:
+            self._take_over(base)
+            here, there = self.scope.namespace, base.scope.namespace
+            other = (h for h in snapshot.services if differs(snapshot, h, here, there))
+            yield from self._advance(snapshot, Delta(services=frozenset(other)))
+            return
         self._put(self._fixed())
         everything = Delta(services=frozenset(snapshot.services), checks=True)
         yield from self._advance(snapshot, everything)
+
+    def is_like(self, scope: Scope) -> bool:
+        """Whether another scope may be built from this one."""
+        alike = replace(self.scope, namespace=scope.namespace) == scope
+        return alike and scope.egress is EVERYTHING
+
+    def _take_over(self, base: ScopeResources) -> None:
+        self.made = base.made
+        self.failed = dict(base.failed)
+        self._parts = dict(base._parts)
+        self._http = {port: hosts.copy() for port, hosts in base._http.items()}
+        self._tcp = {port: dict(hosts) for port, hosts in base._tcp.items()}
+        self._listeners = dict(base._listeners)
+        self._referring = {host: set(others) for host, others in base._referring.items()}
 
     def advance(self, snapshot: MeshSnapshot, delta: Delta) -> Iterator[None]:
         """Take over what changed; yields where other work may go between."""
