@@ -3,6 +3,7 @@
 windward-agent [flags]                  the sidecar, in a container of its own
 windward-agent run [flags] -- CMD       sidecar and application as one: the application starts when the sidecar can serve
 windward-agent wait                     until the sidecar can serve, for an entry point
+windward-agent node [flags]             SPIFFE Workload API and SDS for all workloads of a node
 windward-agent netfilter ...            set up, compare or take away the interception rules
 """
 
@@ -24,6 +25,12 @@ def _wait(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _node(argv: Sequence[str]) -> int:
+    from services.agent.workload_api.node import main
+
+    return main(argv)
+
+
 def _netfilter(argv: Sequence[str]) -> int:
     from services.agent.netfilter.command import main
 
@@ -33,6 +40,7 @@ def _netfilter(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run,
     "wait": _wait,
+    "node": _node,
     "netfilter": _netfilter,
 }
 

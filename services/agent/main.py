@@ -32,6 +32,7 @@ from services.agent.settings import Settings
 from services.agent.status.readiness import Readiness
 from services.agent.status.routes import status_routes
 from services.agent.status.wiring import app_probes, merged_metrics
+from services.agent.workload_api.sidecar import workload_api
 from services.agent.xds_proxy.served import Served
 from services.agent.xds_proxy.session import NameSink
 from windward.client.certificates import CertificateKeeper, Enrolment
@@ -128,6 +129,7 @@ class _Agent:
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
+        self._metrics = registry
         self._keeper = keeper
         self._envoy = envoy
         self._application = application
@@ -170,7 +172,10 @@ class _Agent:
     async def run(self, group: asyncio.TaskGroup, names: NameSink | None) -> None:
         settings, source = self._settings, self._keeper.source
         tasks = [group.create_task(self._keeper.run())]
-        async with self._served.over_socket(names) as proxy:
+        async with (
+            self._served.over_socket(names) as proxy,
+            workload_api(settings, self._keeper, self._metrics),
+        ):
             self._hold = proxy.hold
             if settings.workload_group:
                 pilot_name = CONTROL_PLANE_DNS[PILOT_ACCOUNT]
@@ -245,9 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     async def serving(settings: Settings, lifecycle: Lifecycle) -> None:
         await serve(settings, lifecycle, application)
 
-    description = (
-        f"{(__doc__ or '').splitlines()[0]} Others: windward-agent run, wait, netfilter (--help)."
-    )
+    description = f"{(__doc__ or '').splitlines()[0]} Others: windward-agent run, wait, node, netfilter (--help)."
     status = run("windward-agent", Settings, serving, description=description, argv=words)
     return application.status if application is not None and not status else status
 

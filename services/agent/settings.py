@@ -134,3 +134,10 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     compliance_policy: Annotated[
         Literal["", "fips-140-2"], Meta(description="limits Envoy's own gRPC to TLS 1.2")
     ] = ""
+    workload_api_socket: Annotated[
+        str, Meta(description="unix socket of the SPIFFE Workload API; empty: not served")
+    ] = ""
+    workload_api_uids: Annotated[
+        tuple[int, ...],
+        Meta(description="users whose processes may ask there; empty: the agent's own"),
+    ] = ()

@@ -26,6 +26,7 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
         (["run", "--address", "x", "--", "cmd"], "main", ["run", "--address", "x", "--", "cmd"]),
         (["wait", "--timeout-s", "1"], "wait", ["--timeout-s", "1"]),
         (["netfilter", "check"], "netfilter.command", ["check"]),
+        (["node", "--help"], "workload_api.node", ["--help"]),
     ],
 )
 def test_each_word_has_its_module(monkeypatch, argv, module, rest):
