@@ -95,7 +95,12 @@ class Group:
         """The version at which the group changed its scope: two sets have it, and changes since then would mean either."""
         snapshot = scope.snapshot
         self.current = ResourceSet(
-            snapshot.version, snapshot.revision, (own, scope.made), bodies=scope.bodies
+            snapshot.version,
+            snapshot.revision,
+            (own, scope.made),
+            (),
+            scope.bodies,
+            snapshot.position,
         )
 
     def renew(self, names: Mapping[str, frozenset[str]] | None) -> None:
@@ -108,7 +113,12 @@ class Group:
             changes = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
         layers = (self.own, self.scope.made)
         self.current = ResourceSet(
-            snapshot.version, snapshot.revision, layers, changes, self.scope.bodies
+            snapshot.version,
+            snapshot.revision,
+            layers,
+            changes,
+            self.scope.bodies,
+            snapshot.position,
         )
 
     def still(self) -> None:

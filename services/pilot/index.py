@@ -16,7 +16,9 @@ from typing import Any
 
 from services.pilot.due import Due, Timing
 from services.pilot.groups import Groups
+from services.pilot.model.position import Position
 from services.pilot.push_log import PushLog
+from services.pilot.reach import Reach
 from services.pilot.registry.feed import with_registries
 from services.pilot.registry.liveness import (
     Liveness,
@@ -77,7 +79,9 @@ class Index:
         self._refused: dict[ObjectKey, ConfigObject[Any]] = {}
         self.pushes = PushLog()
         self._liveness = LivenessTable(ttl_s)
-        self._config_revision = 0
+        self._position = Position()
+        """What was read; ``reach`` knows what of it is in force."""
+        self.reach = Reach(store)
         self._wake = asyncio.Event()
         self._sources = 0
         self.ready = asyncio.Event()
@@ -124,7 +128,7 @@ class Index:
                 log.warning(
                     "config.unreadable", object=str(key), findings=[f.message for f in findings]
                 )
-            self._config_revision = max(self._config_revision, batch.revision)
+            self._read(config=batch.revision)
             self._sources += first
             if first:
                 self._due.now(loop.time())
@@ -141,13 +145,18 @@ class Index:
                 self._liveness.outage(loop.time())
             changed = self._liveness.apply(batch, loop.time())
             self._workloads.update(changed)
+            self._read(registrations=batch.revision)
             self._sources += first
             if first or (changed and batch.urgent):
                 self._due.now(loop.time())
-            elif changed:
+            else:
                 self._due.endpoints(loop.time())
             self._wake.set()
             first = False
+
+    def _read(self, config: int = 0, registrations: int = 0) -> None:
+        had = self._position
+        self._position = Position(max(had.config, config), max(had.registrations, registrations))
 
     async def _watch_for_outages(self) -> None:
         """A store or a Pilot that was away may have let leases run out: what lapses right after is doubted."""
@@ -184,7 +193,10 @@ class Index:
         objects, workloads = self._objects, self._workloads
         self._objects, self._workloads = {}, {}
         refused, self._refused = self._refused, {}
-        delta = self._state.apply(objects, workloads, self._config_revision, refused)
+        position = self._position
+        delta = self._state.apply(
+            objects, workloads, position.config, refused, position=str(position)
+        )
         snapshot = self._state.snapshot
         push = None
         if delta:
@@ -196,6 +208,7 @@ class Index:
                 tuple(workloads),
             )
         groups = await self._groups.publish(snapshot, delta, push)
+        self.reach.advance(position)
         self.ready.set()
         seconds = asyncio.get_running_loop().time() - began_s
         self.on_published(

@@ -119,7 +119,8 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
             ]
             tasks.append(group.create_task(judge.run()))
             server = _server(settings, store, observed, access)
-            discovery.ready = index.ready.is_set
+            discovery.ready, discovery.reach = index.ready.is_set, index.reach
+            tasks.append(group.create_task(index.reach.align()))
             server.add_generic_rpc_handlers(discovery.handlers())
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
@@ -191,6 +192,7 @@ def _limits(settings: Settings) -> Limits:
         first_syncs=settings.first_syncs,
         first_sync_s=settings.first_sync,
         longest_age_s=settings.stream_age,
+        behind_s=settings.behind,
     )
 
 

@@ -97,6 +97,12 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     first_sync: Annotated[
         Seconds, Meta(description="how long one of them may take before the next one's turn")
     ] = Seconds(10)
+    behind: Annotated[
+        Seconds,
+        Meta(
+            description="how long an xDS client waits that was further at another Pilot, before it is sent to the next one"
+        ),
+    ] = Seconds(3)
     stream_age: Annotated[
         Seconds, Meta(description="when an xDS stream ends, ± 10 %, to spread proxies; 0: never")
     ] = Seconds(3600)

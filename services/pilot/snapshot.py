@@ -30,6 +30,8 @@ class MeshSnapshot:
     version: int = 0
     revision: int = 0
     """The store's revision that configuration is at."""
+    position: str = ""
+    """How much of the store it reflects, as agents are told it: a Position."""
     services: Mapping[str, Service] = field(default_factory=dict)
     """Host -> service; of several with one host the oldest."""
     endpoints: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=dict)

@@ -126,6 +126,8 @@ class MeshState:
         workloads: Mapping[WorkloadKey, tuple[RegisteredWorkload, bool] | None],
         revision: int,
         refused: Mapping[ObjectKey, ConfigObject[Any]] = NONE,
+        *,
+        position: str = "",
     ) -> Delta:
         """Objects and (workload, healthy) as they are now; None for what is gone.
 
@@ -160,7 +162,7 @@ class MeshState:
             pairs.setdefault("VirtualService", []).append(self._put_again(item))
         now, delta = self._policies(now, delta, pairs)
         version = before.version + 1 if delta else max(before.version, 1)
-        self.snapshot = replace(now, version=version, revision=revision)
+        self.snapshot = replace(now, version=version, revision=revision, position=position)
         return delta
 
     # ---- what Envoy refuses -----------------------------------------------------------------------------------------

@@ -38,13 +38,13 @@ class Bodies:
         type_url: str,
         resources: tuple[Resource, ...],
         removed: tuple[str, ...],
-        version: int,
+        version: str,
     ) -> tuple[bytes, tuple[Resource, ...]]:
         """The body, and the one tuple of these resources that all its streams may hold on to."""
         key = (build, type_url, version, removed, *map(id, resources))
         found = self._found.get(key)
         if found is None:
-            made = build(type_url, resources, removed, str(version))
+            made = build(type_url, resources, removed, version)
             if self._size + len(made) > self._limit:
                 self._found.clear()
                 self._size = 0

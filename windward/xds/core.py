@@ -188,6 +188,11 @@ class Stream(ABC):
         self._rest = True
         return None
 
+    @property
+    def version_told(self) -> str:
+        """The version that a response of the set in force carries."""
+        return self.current.told
+
     @abstractmethod
     def addition(self, state: TypeState) -> bytes | None:
         """The next response with what the client does not have; ``state.answered`` is true after it."""
@@ -207,7 +212,9 @@ class Stream(ABC):
     ) -> bytes:
         """Note a response as sent. ``news`` is what of its content the client does not have; None: all of it."""
         current, url = self.current, state.subscription.type_url
-        body, shared = current.bodies.body(type(self).build, url, content, removed, current.version)
+        body, shared = current.bodies.body(
+            type(self).build, url, content, removed, self.version_told
+        )
         news = shared if news is None else news
         before: dict[str, Have] = {}
         overlay = state.overlay

@@ -148,7 +148,7 @@ class ResourceSet:
     version: int
     """Rises with every snapshot of the mesh in this process."""
     revision: int
-    """The store's revision that this set reflects; the same number means the same bytes in every replica."""
+    """The store's revision of configuration that this set reflects."""
     layers: tuple[Layer, ...]
     """The first layer that has a name counts: the proxies' own resources before what they share with others. Maps are shared
     with other sets, and the same map object as in an earlier set means that nothing in it has changed."""
@@ -157,6 +157,9 @@ class ResourceSet:
     that version, and so on as far as is remembered. Saves work only: without it a set is compared whole."""
     bodies: Bodies = field(default_factory=Bodies, repr=False, compare=False)
     """Where streams keep the bodies of their responses; sets of several groups may have the same one."""
+    position: str = ""
+    """How much of the store this set reflects, in words that mean the same in every replica: what clients are told as the
+    version of what they are sent. Empty: the revision."""
 
     @classmethod
     def of(
@@ -164,6 +167,11 @@ class ResourceSet:
     ) -> Self:
         """A set of one layer."""
         return cls(version, revision, (by_type,), changes)
+
+    @property
+    def told(self) -> str:
+        """The position, as responses carry it."""
+        return self.position or str(self.revision)
 
     def get(self, type_url: str, name: str) -> Resource | None:
         for layer in self.layers:

@@ -32,6 +32,11 @@ class SotwStream(Stream):
 
     build = staticmethod(sotw_body)
 
+    @property
+    def version_told(self) -> str:
+        """A client may take the same version for the same content, and time changes content too: the process's count is in it."""
+        return f"{self.current.told}.{self.current.version}"
+
     def request(self, request: SotwRequest, at: float = 0.0) -> tuple[Refusal, ...]:
         """Take a request in, at a time of the caller's clock. Returns the resources that it proves to be bad."""
         state = self.types.get(request.type_url)

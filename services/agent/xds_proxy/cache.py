@@ -37,7 +37,7 @@ class Cache:
     def __init__(self, types: Mapping[str, Accepted] | None = None, revision: str = "") -> None:
         self._types: dict[str, Accepted] = dict(types or {})
         self.revision = revision
-        """The newest state of the mesh that a Pilot has told of."""
+        """How far the Pilot was that told of the mesh last, in its words."""
         self.changes = 0
         """Rises with every change of what would be kept."""
         self.on_change: Callable[[], None] = lambda: None
@@ -76,9 +76,8 @@ class Cache:
             self.on_change()
 
     def saw(self, revision: str) -> None:
-        """A Pilot's state of the mesh; numbers never go back, whichever Pilot says them."""
-        both_numbers = revision.isdigit() and self.revision.isdigit()
-        if revision and not (both_numbers and int(revision) < int(self.revision)):
+        """How far a Pilot is. One that is behind what was seen here does not answer: what seems less is of a restored store."""
+        if revision:
             self.revision = revision
 
     def frozen(self) -> dict[str, Accepted]:

@@ -29,8 +29,8 @@ from windward.xds.resource import CLUSTER, LISTENER
 
 log = get_logger()
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-REVISION_KEY = "windward-revision"
-"""Metadata: the newest state of the mesh that this agent has seen; a Pilot that lags behind it waits."""
+POSITION_KEY = "windward-position"
+"""Metadata: how far the Pilot was that this agent was told by last; one that lags behind it waits."""
 QUEUE = 256
 CONNECT_S = 5.0
 """A Pilot that has not finished its handshake by then is left."""
@@ -256,8 +256,8 @@ class _Relay:
         async with asyncio.timeout(CONNECT_S):
             await _connected(channel)
         method: Any = channel.stream_stream(f"/{SERVICE}/DeltaAggregatedResources")
-        revision = self._cache.revision
-        call = method(metadata=((REVISION_KEY, revision),) if revision else ())
+        position = self._cache.revision
+        call = method(metadata=((POSITION_KEY, position),) if position else ())
         # Without an await between: what Envoy asks from here on goes behind what it has asked before.
         self._upward = asyncio.Queue()
         for request in self._session.open_upstream():

@@ -43,6 +43,8 @@ class WorkloadBatch:
     removed: frozenset[WorkloadKey] = frozenset()
     leased: frozenset[WorkloadKey] = frozenset()
     lapsed: frozenset[WorkloadKey] = frozenset()
+    revision: int = 0
+    """The store's, up to which this and the batches before tell everything."""
 
     @property
     def urgent(self) -> bool:

@@ -44,6 +44,8 @@ def read_batch(batch: Batch) -> WorkloadBatch:
         path = change.entry.key if isinstance(change, Put) else change.key
         if path.startswith(ENDPOINT_LEASES):
             leases[_workload(path, ENDPOINT_LEASES)] = isinstance(change, Put)
+        elif not path.startswith(ENDPOINTS):
+            continue  # a mark
         elif not isinstance(change, Put):
             records[_workload(path, ENDPOINTS)] = None
         else:
@@ -56,6 +58,7 @@ def read_batch(batch: Batch) -> WorkloadBatch:
         removed=frozenset(key for key, found in records.items() if found is None),
         leased=frozenset(key for key, held in leases.items() if held),
         lapsed=frozenset(key for key, held in leases.items() if not held),
+        revision=batch.revision,
     )
 
 

@@ -13,6 +13,8 @@ class Limits:
     """Streams of one SPIFFE id; callers without one are bounded by ``streams`` alone."""
     first_request_s: float = 15.0
     """How long a stream may be open without a request."""
+    behind_s: float = 3.0
+    """How long a client waits that has seen more of the store, at another Pilot, than this one has; then it is sent on."""
     first_syncs: int = 64
     """Clients that get everything for the first time at once; the others wait in order."""
     first_sync_s: float = 10.0

@@ -19,8 +19,10 @@ import grpc
 from google.protobuf import json_format
 
 from services.pilot import metrics
+from services.pilot.model.position import Position
 from services.pilot.model.proxy import Proxy, ProxyRejected
 from services.pilot.model.source import ResourceSource
+from services.pilot.reach import Behind, Reach
 from services.pilot.xds.admission import Admission, Place
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from services.pilot.xds.ending import Ending
@@ -35,6 +37,8 @@ from windward.xds.stream import HeldKey, Refusal, TypeState
 
 log = get_logger()
 LONGEST_NODE: Final = 64 * 1024
+POSITION_KEY: Final = "windward-position"
+"""Metadata of a stream: how much of the store its client has seen, in the words of an earlier response's version."""
 BATCH: Final = 50
 """Streams that are ended or woken before others get their turn."""
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -78,6 +82,8 @@ class DiscoveryServer:
         self._draining = False
         self._empty = asyncio.Event()
         self.ready: Callable[[], bool] = lambda: True
+        self.reach: Reach | None = None
+        """Given one, no client is served less of the store than it has seen elsewhere."""
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """ADS, and the services of one type."""
@@ -181,6 +187,7 @@ class DiscoveryServer:
             return
         request = call.variant.parse(first)
         proxy, version = self._proxy(request.node, call.context)
+        await self._catch_up(call.context)
         async with self._admission.enter() as place:
             view = await self._source.attach(proxy, call.waker.wake)
             try:
@@ -190,6 +197,24 @@ class DiscoveryServer:
                     await self._run(session, call, place)
             finally:
                 view.detach()
+
+    async def _catch_up(self, context: Context) -> None:
+        """Wait until this Pilot is as far as the client is."""
+        if self.reach is None:
+            return
+        said = [value for key, value in context.invocation_metadata() or () if key == POSITION_KEY]
+        if not said:
+            return
+        try:
+            position = Position.parse(str(said[-1]))
+        except ValueError as error:
+            # Of a Pilot that counted otherwise: the client has nothing that this one could be behind of.
+            log.info("xds.position_unknown", reason=str(error))
+            return
+        try:
+            await self.reach.until(position, self._limits.behind_s)
+        except Behind as error:
+            raise unavailable(str(error)) from error
 
     async def _first(self, requests: AsyncIterator[bytes]) -> bytes | None:
         """The first request; None when the client ends without one."""

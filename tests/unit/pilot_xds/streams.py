@@ -67,7 +67,10 @@ class FakeContext:
     ``write`` returns when the client has room for another message, as flow control has it; ``room`` is how many it takes.
     """
 
-    def __init__(self, identity: str = "", certificate: bytes = b"", room: int = 1) -> None:
+    def __init__(
+        self, identity: str = "", certificate: bytes = b"", room: int = 1, **metadata: str
+    ) -> None:
+        self._metadata = tuple((key.replace("_", "-"), text) for key, text in metadata.items())
         self._auth: dict[str, list[bytes]] = {}
         if identity:
             self._auth["peer_spiffe_id"] = [identity.encode()]
@@ -77,6 +80,9 @@ class FakeContext:
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return self._auth
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
 
     async def write(self, response: bytes) -> None:
         await self.responses.put(response)

@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.pilot import metrics
+from services.pilot.model.position import Position
+from services.pilot.reach import Reach
 from services.pilot.xds.requests import MOST_NAMES
 from services.pilot.xds.server import LONGEST_NODE
 from tests.unit.pilot_xds.streams import (
@@ -31,6 +33,8 @@ from tests.unit.pilot_xds.streams import (
 from tests.unit.xds.meshes import a_resource, a_set, names
 from windward.rpc import server as servers
 from windward.rpc.errors import ErrorInterceptor, RefusedError
+from windward.store.errors import Unavailable
+from windward.store.memory import MemoryStore
 from windward.xds.resource import CLUSTER, LISTENER, ROUTE, TYPE_PREFIX
 
 
@@ -360,3 +364,52 @@ async def test_a_call_that_the_client_drops_leaves_nothing_behind():
         async with asyncio.timeout(WAIT_S):
             while len(ads.connected) or ads.source.views:
                 await asyncio.sleep(0.001)
+
+
+# ---- coming from another Pilot ----------------------------------------------------------------------------------------
+
+
+def behind(ads: Ads, *, at: Position) -> Reach:
+    """The server is at a position of a store that it cannot reach."""
+    reach = ads.server.reach = Reach(Away())
+    reach.advance(at)
+    return reach
+
+
+class Away(MemoryStore):
+    async def commit(self, transaction: Any) -> int:
+        del transaction
+        raise Unavailable("etcd is away")
+
+
+async def test_who_has_seen_more_elsewhere_is_sent_on():
+    ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
+    behind(ads, at=Position(7, 7))
+    async with ads.delta(FakeContext(windward_position="8.7")) as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        with pytest.raises(RefusedError, match="try another one") as caught:
+            await call.next()
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    assert ads.source.attached == []
+
+
+@pytest.mark.parametrize("said", ["7.7", "3.2", "57", "nonsense", ""])
+async def test_who_has_not_is_served(said):
+    """An agent that remembers what an earlier version of Pilot said, in other words, among them."""
+    ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
+    behind(ads, at=Position(7, 7))
+    async with ads.delta(FakeContext(windward_position=said)) as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        assert names(await call.next()) == ["a"]
+
+
+async def test_who_comes_while_it_catches_up_waits():
+    ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
+    reach = ads.server.reach = Reach(MemoryStore())
+    async with ads.delta(FakeContext(windward_position="8.7")) as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        answer = asyncio.ensure_future(call.next())
+        await asyncio.sleep(0.01)
+        assert ads.source.attached == []
+        reach.advance(Position(8, 8))
+        assert names(await answer) == ["a"]

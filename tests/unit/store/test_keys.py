@@ -20,7 +20,8 @@ def test_areas_lie_below_the_root_and_never_below_one_another():
 def test_one_watch_sees_the_configuration_and_its_pointer_and_no_other_area():
     assert keys.CONFIG.startswith(keys.CONFIG_AREA)
     assert keys.APPLYING.startswith(keys.CONFIG_AREA)
-    assert not keys.APPLYING.startswith(keys.CONFIG)
+    assert keys.CONFIG_MARK.startswith(keys.CONFIG_AREA)
+    assert not any(key.startswith(keys.CONFIG) for key in (keys.APPLYING, keys.CONFIG_MARK))
     others = (keys.HISTORY, keys.STAGING, keys.ENDPOINTS, keys.CA)
     assert not any(area.startswith(keys.CONFIG_AREA) for area in others)
 
@@ -39,6 +40,8 @@ def test_one_watch_sees_registrations_whole_and_nothing_else():
     areas = (keys.CONFIG, keys.HISTORY, keys.STAGING, keys.ENDPOINTS, keys.ENDPOINT_LEASES, keys.CA)
     below = [area for area in areas if area.startswith(keys.REGISTRATIONS)]
     assert below == [keys.ENDPOINTS, keys.ENDPOINT_LEASES]
+    assert keys.REGISTRATIONS_MARK.startswith(keys.REGISTRATIONS)
+    assert not any(keys.REGISTRATIONS_MARK.startswith(area) for area in below)
 
 
 @given(st.integers(0, 10**12 - 1), st.integers(0, 10**12 - 1))

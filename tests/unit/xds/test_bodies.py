@@ -10,8 +10,8 @@ from windward.xds.resource import CLUSTER
 
 def test_the_same_resources_at_the_same_version_are_spliced_once():
     bodies, resources = Bodies(), (a_resource(CLUSTER, "a"), a_resource(CLUSTER, "b"))
-    first = bodies.body(delta_body, CLUSTER, resources, (), 1)
-    again = bodies.body(delta_body, CLUSTER, tuple(resources), (), 1)
+    first = bodies.body(delta_body, CLUSTER, resources, (), "1")
+    again = bodies.body(delta_body, CLUSTER, tuple(resources), (), "1")
     assert first[0] is again[0]
     assert first[1] is again[1]
     assert first[0] == delta_body(CLUSTER, resources, (), "1")
@@ -24,14 +24,14 @@ def test_everything_that_a_body_depends_on_is_in_its_key():
         for build in (delta_body, sotw_body)
         for resources in ((a,), (b,), (a, b), (a_resource(CLUSTER, "a", "2"),))
         for removed in ((), ("x",))
-        for version in (1, 2)
+        for version in ("1", "2")
     ]
     expected = [
-        build(CLUSTER, resources, removed, str(version))
+        build(CLUSTER, resources, removed, version)
         for build in (delta_body, sotw_body)
         for resources in ((a,), (b,), (a, b), (a_resource(CLUSTER, "a", "2"),))
         for removed in ((), ("x",))
-        for version in (1, 2)
+        for version in ("1", "2")
     ]
     assert made == expected
 
@@ -41,7 +41,7 @@ def test_a_full_memo_begins_anew():
     kept = []
     for number in range(100):
         resource = a_resource(CLUSTER, "a", str(number) * 500)
-        made, _ = bodies.body(delta_body, CLUSTER, (resource,), (), 1)
+        made, _ = bodies.body(delta_body, CLUSTER, (resource,), (), "1")
         assert made == delta_body(CLUSTER, (resource,), (), "1")
         kept.append(len(bodies))
     assert max(kept) <= 5

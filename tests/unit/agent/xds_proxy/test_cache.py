@@ -33,8 +33,8 @@ def test_a_frozen_copy_stays_as_it_was_and_leaves_out_what_nobody_has_answered()
     assert frozen[CLUSTER].missing == {"b"}
 
 
-def test_a_state_that_is_no_number_replaces_any():
-    cache = Cache(revision="7")
-    for seen, now in (("3", "7"), ("x", "x"), ("3", "3"), ("", "3"), ("4", "4")):
+def test_the_last_that_a_pilot_said_of_the_store_counts():
+    cache = Cache(revision="7.7")
+    for seen, now in (("9.8", "9.8"), ("", "9.8"), ("3.3", "3.3")):
         cache.saw(seen)
         assert cache.revision == now

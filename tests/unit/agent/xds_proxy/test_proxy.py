@@ -10,7 +10,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from services.agent.xds_proxy.cache import Held
-from services.agent.xds_proxy.proxy import REVISION_KEY, SERVICE, XdsProxy
+from services.agent.xds_proxy.proxy import POSITION_KEY, SERVICE, XdsProxy
 from windward.rpc import server as servers
 from windward.rpc.channel import ChannelSource
 from windward.rpc.errors import ErrorInterceptor
@@ -289,14 +289,14 @@ async def test_pilot_is_told_the_newest_state_that_was_seen(pilot, connect):
     stream = delta_stream(client)
     await send(stream, CLUSTER, node={"id": "sidecar~1"})
     await pilot.got.get()
-    assert REVISION_KEY not in pilot.metadata
+    assert POSITION_KEY not in pilot.metadata
     response = Response(type_url=CLUSTER, nonce="n1", system_version_info="41")
     await pilot.to_send.put(response.SerializeToString())
     await accept(stream)
     await pilot.got.get()
     await pilot.to_send.put(None)
     await pilot.got.get()
-    assert pilot.metadata[REVISION_KEY] == "41"
+    assert pilot.metadata[POSITION_KEY] == "41"
     stream.cancel()
 
 

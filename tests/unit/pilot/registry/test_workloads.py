@@ -9,7 +9,7 @@ from services.pilot.registry.workloads import FORGET_AT_ONCE, follow_workloads, 
 from tests.unit.pilot.mesh import workload
 from windward import registration
 from windward.store.errors import Unavailable
-from windward.store.keys import endpoint_key, endpoint_lease_key
+from windward.store.keys import REGISTRATIONS_MARK, endpoint_key, endpoint_lease_key
 from windward.store.memory import MemoryStore
 from windward.store.protocol import Batch, Deleted, Entry, Put, Transaction, Write
 
@@ -53,11 +53,16 @@ def test_a_record_that_cannot_be_read_is_left_out():
     assert read_batch(Batch(changes, 1)).put == {ONE: RECORD}
 
 
+def test_a_mark_is_no_workload():
+    batch = read_batch(Batch((entry(REGISTRATIONS_MARK), Deleted(REGISTRATIONS_MARK, 8)), 9))
+    assert batch == WorkloadBatch(revision=9)
+
+
 async def test_record_and_lease_of_one_transaction_come_in_one_batch():
     store = MemoryStore()
     batches = follow_workloads(store)
     first = await anext(batches)
-    assert first == WorkloadBatch()
+    assert first == WorkloadBatch(revision=1)
     waiting = asyncio.create_task(anext(batches))
     await asyncio.sleep(0)
     await put_record(store, leased=True)
