@@ -7,7 +7,7 @@ Source: istio pilot/pkg/networking/core/{cluster,listener,httproute}.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -399,15 +399,20 @@ def differs(snapshot: MeshSnapshot, host: str, one: str, other: str) -> bool:
     """
     service = snapshot.services[host]
     here = (one, other)
-    if service.export_to or service.namespace in here:
+    if _limited(service.export_to) or service.namespace in here:
         return True
     for rule in snapshot.rules.candidates(host):
-        if rule.spec.export_to or rule.key.namespace in here:
+        if _limited(rule.spec.export_to) or rule.key.namespace in here:
             return True
     return any(
-        route.spec.export_to or looks_at_caller(route.spec)
+        _limited(route.spec.export_to) or looks_at_caller(route.spec)
         for route in snapshot.routes.candidates(host)
     )
+
+
+def _limited(export_to: Sequence[str]) -> bool:
+    """Whether not everybody sees it."""
+    return bool(export_to) and "*" not in export_to
 
 
 def looks_at_caller(spec: VirtualService) -> bool:
