@@ -56,7 +56,7 @@ def validate(spec: DestinationRule, metadata: Metadata, report: Report) -> None:
         entry = report.at("subsets", index)
         if not is_label(subset.name):
             entry.at("name").error("invalid-value", f"must be a DNS label, is {subset.name!r}")
-        if subset.name in names:
+        elif subset.name in names:
             entry.at("name").error("duplicate", f"{subset.name} stands twice")
         names.add(subset.name)
         check_labels(subset.labels, entry.at("labels"))
