@@ -63,8 +63,14 @@ class LastGood:
         self._most_bytes = most_bytes
         self._now = now
         self._dirty = asyncio.Event()
+        self._busy = False
         self._writing = Lock()
         """A write that was given up still goes on in its thread: the next one waits for it."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether something has changed that is not on disk yet."""
+        return self._busy or self._dirty.is_set()
 
     def load(self) -> State | None:
         """What an earlier run left; None when there is nothing, or nothing that may be used. Never raises."""
@@ -114,6 +120,13 @@ class LastGood:
     async def save(self, cache: Cache, source: TlsSource, live_until: float) -> bool:
         """Write the present state; whether it is on disk now. Never raises for the disk's sake."""
         self._dirty.clear()
+        self._busy = True
+        try:
+            return await self._save(cache, source, live_until)
+        finally:
+            self._busy = False
+
+    async def _save(self, cache: Cache, source: TlsSource, live_until: float) -> bool:
         now = self._now()
         state = State(cache.frozen(), cache.revision, now, source.current)
         confirmed_at = max(live_until, self.confirmed_at)

@@ -68,6 +68,8 @@ class AgentState(Collector):
         disk = self._last_good
         saved = "When the state on disk was written; 0: none of use is there"
         yield _gauge(f"{prefix}last_good_saved_timestamp", saved, disk.saved_at)
+        behind = "Whether something that Envoy has is not on disk yet"
+        yield _gauge(f"{prefix}last_good_pending", behind, float(disk.pending))
         failed = "Times that the state on disk could not be read or written"
         yield _counter(f"{prefix}last_good_failures", failed, disk.failures)
         if self.proxy is not None:

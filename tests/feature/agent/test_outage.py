@@ -159,9 +159,9 @@ async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Pa
         await in_sync(shop)
 
         async def kept() -> bool:
-            """Both have written what they have now, the route among it."""
-            states = [on_disk(shop, name) for name in PROXIES]
-            return all(states) and any("RouteConfiguration" in url for url, _ in states[0])
+            """Both have written what they have now."""
+            pending = [await metric(shop, n, "windward_agent_last_good_pending") for n in PROXIES]
+            return not any(pending) and all(on_disk(shop, name) for name in PROXIES)
 
         await until(kept, "the last good states to be on disk")
         stop = asyncio.Event()

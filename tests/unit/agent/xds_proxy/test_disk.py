@@ -49,6 +49,26 @@ async def test_what_was_saved_is_loaded_and_only_the_owner_can_read_it(tmp_path)
     assert (again.loaded, again.problem, again.saved_at) == (True, "", kept.saved_at)
 
 
+async def test_what_is_not_on_disk_yet_is_pending(tmp_path):
+    kept, cache, source = LastGood(tmp_path, OWNER), Cache(), TlsSource(MATERIAL)
+
+    def pending() -> bool:
+        return kept.pending
+
+    assert not pending()
+    task = asyncio.create_task(kept.keep(cache, source, lambda: 0.0))
+    await asyncio.sleep(0)
+    cache.accept(CLUSTER, {"a": Held("1", b"x")}, (), set())
+    assert pending()
+    saving = asyncio.create_task(kept.save(cache, source, 0.0))
+    await asyncio.sleep(0)
+    assert pending()
+    assert await saving
+    assert not pending()
+    task.cancel()
+    await asyncio.wait({task})
+
+
 async def test_nothing_there_is_nothing_to_tell(tmp_path):
     kept = LastGood(tmp_path, OWNER)
     assert kept.load() is None
