@@ -2,8 +2,10 @@
 
 agent-outage   the control plane dead: restarts of agent and Envoy, and --minutes of requests with Citadel coming and going
 agent          eight agents: memory, idle CPU, the start of one, SIGTERM under load
+chaos          Envoys, agents, Pilot and Citadel killed at random for --seconds: what every failed request was due to
 dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
+route-edits    --edits of routes, subsets and destinations under 500 requests/s: failed requests
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
 xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
 xds-route      likewise: one VirtualService changes
@@ -53,6 +55,18 @@ def _agent(_: argparse.Namespace) -> Mapping[str, Any]:
     return asyncio.run(agent.measure())
 
 
+def _chaos(options: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks.chaos import run
+
+    return run.measure(options.seconds, options.seed)
+
+
+def _route_edits(options: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import route_edits
+
+    return route_edits.measure(options.edits)
+
+
 def _dns(_: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks import dns
 
@@ -80,8 +94,10 @@ def _xds(options: argparse.Namespace) -> Mapping[str, Any]:
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
     "agent-outage": _agent_outage,
     "agent": _agent,
+    "chaos": _chaos,
     "dns": _dns,
     "leases": _leases,
+    "route-edits": _route_edits,
     "mesh": _mesh,
     **dict.fromkeys(XDS, _xds),
 }
@@ -101,7 +117,9 @@ def parser() -> argparse.ArgumentParser:
         ("--scopes", 100, "namespaces that they live in"),
         ("--ports", 20, "distinct ports of the services, each a route configuration"),
         ("--rate", 100, "churn: changes a second"),
-        ("--seconds", 60, "churn: for how long"),
+        ("--seconds", 60, "churn, chaos: for how long"),
+        ("--seed", 1, "chaos: of the schedule of kills"),
+        ("--edits", 20, "route-edits: how many"),
         ("--minutes", 30, "agent-outage, bars: how long the control plane stays dead"),
         ("--ttl", 240, "agent-outage: lifetime of certificates in seconds"),
         ("--restarts", 3, "agent-outage: of each kind"),

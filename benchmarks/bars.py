@@ -8,17 +8,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from benchmarks import agent, agent_outage, dns, leases, mesh
+from benchmarks import agent, agent_outage, dns, leases, mesh, route_edits
+from benchmarks.chaos import run as chaos
 from benchmarks.rows import Row
 from benchmarks.xds import bars as xds_bars
 
 ROOT = Path(__file__).resolve().parents[1]
+CHAOS_S, CHAOS_SEED = 600.0, 1
 
 
 def help_ms() -> float:
@@ -71,6 +73,12 @@ def run(results: Path, *, only_xds: bool = False, runs: int = 1, minutes: int = 
         raw["agent_outage"] = outage = agent_outage.measure(minutes, agent_outage.TTL_S)
         made += agent_outage.rows(outage)
         _show(made)
+        _keep(file, raw)
+        for key, rows, figures in _under_load():
+            raw[key] = figures
+            made += rows
+            _show(rows)
+            _keep(file, raw)
     for key, rows, of_xds in xds_bars.measurements(runs):
         raw[f"xds_{key}"] = of_xds
         made += rows
@@ -90,6 +98,14 @@ def _keep(file: Path, raw: Mapping[str, object]) -> None:
     """After every measurement: what is there stays there, whatever ends the next one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(raw, indent=1) + "\n")
+
+
+def _under_load() -> Iterator[tuple[str, list[Row], dict[str, object]]]:
+    """Of meshes that something is done to while requests go on: (name, rows, raw figures), one after the other."""
+    edited = route_edits.measure()
+    yield "route_edits", route_edits.rows(edited), edited
+    struck = chaos.measure(CHAOS_S, CHAOS_SEED)
+    yield "chaos", chaos.rows(struck), struck
 
 
 def _mesh_rows() -> tuple[list[Row], dict[str, object]]:

@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 
 from benchmarks.peer import METHOD, SERVICE
+from benchmarks.requests import Requests
 from windward.local.mesh import Mesh
 
-LANES = 32
 WORKLOADS = ("peer-a", "peer-b")
 TOPOLOGY = """
 config: mesh
@@ -76,55 +76,6 @@ kind: PeerAuthentication
 metadata: {name: default, namespace: bookshop}
 spec: {mtls: {mode: STRICT}}
 """
-
-
-class Requests:
-    """GETs at a steady rate over kept connections; every answer that is not 200 is counted by what it was.
-
-    At most LANES at a time: on a machine that cannot carry the rate, the rate falls instead of a queue growing.
-    """
-
-    def __init__(self, host: str, port: int, rate: float) -> None:
-        self._host, self._port, self._rate = host, port, rate
-        self._due = 0.0
-        self.sent = 0
-        self.failed: Counter[str] = Counter()
-
-    async def run(self, stop: asyncio.Event) -> None:
-        self._due = asyncio.get_running_loop().time()
-        await asyncio.gather(*(self._lane(stop) for _ in range(LANES)))
-
-    async def _lane(self, stop: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        while not stop.is_set():
-            self._due = max(self._due + 1 / self._rate, loop.time() - 0.1)
-            await asyncio.sleep(self._due - loop.time())
-            self.sent += 1
-            try:
-                async with asyncio.timeout(10):
-                    streams = streams or await asyncio.open_connection(self._host, self._port)
-                    status, keep = await _get(*streams)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-                status, keep = type(error).__name__, False
-            if status != "200":
-                self.failed[status] += 1
-            if not keep and streams is not None:
-                streams[1].close()
-                streams = None
-        if streams is not None:
-            streams[1].close()
-
-
-async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, bool]:
-    """(status, with what was said if it is not 200; whether the connection stays)."""
-    writer.write(b"GET / HTTP/1.1\r\nHost: peer\r\n\r\n")
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
-    body = await reader.readexactly(length)
-    status = head.split(b" ", 2)[1].decode()
-    said = status if status == "200" else f"{status} {body[:200].decode(errors='replace')}"
-    return said, b"connection: close" not in head
 
 
 async def streams(address: str, count: int, seconds: float) -> Counter[str]:

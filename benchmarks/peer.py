@@ -1,6 +1,7 @@
 """The application that ``leaving`` calls: quick answers over HTTP/1.1, and gRPC streams that last as long as asked.
 
-GET anything on BOOKSHOP_PORT -> 200;  /bench.Peer/Watch on the next but nine -> a byte each 100 ms, for the seconds asked
+GET anything on BOOKSHOP_PORT -> 200 with PEER_NAME, or "ok"
+/bench.Peer/Watch on the next but nine -> a byte each 100 ms, for the seconds asked
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import grpc
 SERVICE, METHOD = "bench.Peer", "Watch"
 GRPC_OFFSET = 10
 BEAT_S = 0.1
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+def answer(name: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\ncontent-length: {len(name)}\r\n\r\n{name}".encode()
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    said = answer(os.environ.get("PEER_NAME", "ok"))
     try:
         while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(ANSWER)
+            writer.write(said)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
