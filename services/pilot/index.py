@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from services.pilot.credentials.credential import Credential, CredentialName
+from services.pilot.credentials.folder import Folder, follow
+from services.pilot.credentials.wanted import absent
 from services.pilot.due import Due, Timing
 from services.pilot.groups import Groups
 from services.pilot.model.position import Position
@@ -67,15 +71,20 @@ class Index:
         ttl_s: float,
         timing: Timing | None = None,
         sources: Sources | None = None,
+        credentials: Folder | None = None,
     ) -> None:
         self._store = store
         self._groups = groups
         self._due = Due(timing or Timing())
         self._registries = sources or Sources()
+        self._folder = credentials
         self._state = MeshState()
         self._objects: dict[ObjectKey, ConfigObject[Any] | None] = {}
         """What changed since the last snapshot; None: removed."""
         self._workloads: Served = {}
+        self._credentials: dict[CredentialName, Credential | None] = {}
+        self._absent: dict[str, str] = {}
+        """Credentials that Gateways name and nobody has, as was said last."""
         self._refused: dict[ObjectKey, ConfigObject[Any]] = {}
         self.pushes = PushLog()
         self._liveness = LivenessTable(ttl_s)
@@ -83,7 +92,8 @@ class Index:
         """What was read; ``reach`` knows what of it is in force."""
         self.reach = Reach(store)
         self._wake = asyncio.Event()
-        self._sources = 0
+        self._missing = 2 + (credentials is not None)
+        """Sources that were not read whole yet."""
         self.ready = asyncio.Event()
         """Set once configuration and endpoints were read whole and are published."""
         self.on_published: Callable[[Published], None] = lambda _: None
@@ -113,6 +123,8 @@ class Index:
                 self._read_config(with_registries(follow_config(self._store), self._registries))
             )
             group.create_task(self._read_endpoints(follow_workloads(self._store)))
+            if self._folder is not None:
+                group.create_task(self._read_credentials(self._folder))
             group.create_task(self._publish())
             group.create_task(self._watch_for_outages())
 
@@ -129,7 +141,7 @@ class Index:
                     "config.unreadable", object=str(key), findings=[f.message for f in findings]
                 )
             self._read(config=batch.revision)
-            self._sources += first
+            self._missing -= first
             if first:
                 self._due.now(loop.time())
             else:
@@ -146,13 +158,23 @@ class Index:
             changed = self._liveness.apply(batch, loop.time())
             self._workloads.update(changed)
             self._read(registrations=batch.revision)
-            self._sources += first
+            self._missing -= first
             if first or (changed and batch.urgent):
                 self._due.now(loop.time())
             else:
                 self._due.endpoints(loop.time())
             self._wake.set()
             first = False
+
+    async def _read_credentials(self, folder: Folder) -> None:
+        first = True
+        async with aclosing(follow(folder)) as feed:
+            async for changed in feed:
+                self._credentials |= changed
+                self._missing -= first
+                self._due.now(asyncio.get_running_loop().time())
+                self._wake.set()
+                first = False
 
     def _read(self, config: int = 0, registrations: int = 0) -> None:
         had = self._position
@@ -184,7 +206,7 @@ class Index:
                 self._workloads.update(expired)
                 self._due.now(loop.time())
             due_s = self._due.at_s
-            if due_s is None or loop.time() < due_s or self._sources < 2:
+            if due_s is None or loop.time() < due_s or self._missing:
                 continue
             await self._publish_now(self._due.take(loop.time()))
 
@@ -193,11 +215,19 @@ class Index:
         objects, workloads = self._objects, self._workloads
         self._objects, self._workloads = {}, {}
         refused, self._refused = self._refused, {}
+        credentials, self._credentials = self._credentials, {}
         position = self._position
         delta = self._state.apply(
-            objects, workloads, position.config, refused, position=str(position)
+            objects,
+            workloads,
+            position.config,
+            refused,
+            position=str(position),
+            credentials=credentials,
         )
         snapshot = self._state.snapshot
+        if delta.gateways or delta.credentials:
+            self._say_absent(snapshot)
         push = None
         if delta:
             push = self.pushes.begin(
@@ -222,6 +252,18 @@ class Index:
             seconds=seconds,
         )
 
+    def _say_absent(self, snapshot: MeshSnapshot) -> None:
+        """Once of each credential, as long as it lasts: a server without it refuses its clients."""
+        now = absent(snapshot.gateways, snapshot.credentials)
+        for name in now.keys() - self._absent.keys():
+            log.warning(
+                "credential.absent",
+                credential=name,
+                gateway=now[name],
+                hint=f"put it into --gateway-secrets, as <namespace of the gateway's workload>/{name}/",
+            )
+        self._absent = now
+
     async def _wait(self) -> None:
         """Until something is due: a change's delay, a lease's grace, or news."""
         loop = asyncio.get_running_loop()
@@ -230,7 +272,7 @@ class Index:
             for moment in (self._due.at_s, self._liveness.next_tick_s())
             if moment is not None
         ]
-        if self._sources < 2 or not moments:
+        if self._missing or not moments:
             await self._wake.wait()
         else:
             left = min(moments) - loop.time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import grpc
 
@@ -23,6 +24,7 @@ from services.pilot.api.progress import Progress
 from services.pilot.api.registry import RegistryService
 from services.pilot.blame.judge import Engine, Judge
 from services.pilot.collector import keep_collections_short
+from services.pilot.credentials.folder import Folder
 from services.pilot.due import Timing
 from services.pilot.envoy.options import Options
 from services.pilot.groups import Groups
@@ -139,7 +141,8 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
 
 def _index(settings: Settings, store: Store, groups: Groups) -> Index:
     timing = Timing(settings.endpoint_delay, settings.config_quiet, settings.config_longest)
-    return Index(store, groups, settings.endpoint_ttl, timing, settings.sources())
+    folder = Folder(Path(settings.gateway_secrets)) if settings.gateway_secrets else None
+    return Index(store, groups, settings.endpoint_ttl, timing, settings.sources(), folder)
 
 
 def _judge(settings: Settings, groups: Groups, index: Index, discovery: DiscoveryServer) -> Judge:

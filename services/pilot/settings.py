@@ -60,6 +60,13 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     consul_token_file: Annotated[
         str, Meta(description="file with the token for consul: registries; empty: no token")
     ] = ""
+    gateway_secrets: Annotated[
+        str,
+        Meta(
+            description="folder with certificates of gateways, <namespace>/<name>/{tls.crt,tls.key,ca.crt}, which Gateways "
+            "name in credentialName; sent to gateways of that namespace only; empty: none"
+        ),
+    ] = ""
     endpoint_ttl: Annotated[Seconds, Meta(description="lease of a registered workload")] = Seconds(
         15
     )

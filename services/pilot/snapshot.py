@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from services.pilot.credentials.credential import Credential, CredentialName
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service
 from services.pilot.model.sidecar_scope import Sidecars
@@ -49,6 +50,8 @@ class MeshSnapshot:
     routes_by_label: bool = False
     """Whether a VirtualService matches by the caller's labels: routes then differ by them."""
     gateways: tuple[ConfigObject[Gateway], ...] = ()
+    credentials: Mapping[CredentialName, Credential] = field(default_factory=dict)
+    """Gateways' certificates and roots."""
     peer_authentications: tuple[ConfigObject[PeerAuthentication], ...] = ()
     """Oldest first."""
     sidecars: Sidecars = field(default_factory=lambda: Sidecars(ROOT_NAMESPACE))
@@ -80,6 +83,7 @@ class Delta:
     """Workloads whose labels, or services, may have changed."""
     gateways: bool = False
     """Gateways, or VirtualServices that name some."""
+    credentials: frozenset[CredentialName] = frozenset()
     peers: bool = False
     checks: bool = False
     scopes: bool = False

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from services.pilot.credentials.folder import Changes
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service, labels_match
 from services.pilot.model.sidecar_scope import Sidecars
@@ -40,6 +41,7 @@ from windward.registration import RegisteredWorkload
 
 Objects = dict[ObjectKey, ConfigObject[Any]]
 NONE: Mapping[ObjectKey, ConfigObject[Any]] = {}
+NO_CREDENTIALS: Changes = {}
 Pair = tuple[ConfigObject[Any] | None, ConfigObject[Any] | None]
 """An object before and after."""
 Label = tuple[str, str, str]
@@ -128,6 +130,7 @@ class MeshState:
         refused: Mapping[ObjectKey, ConfigObject[Any]] = NONE,
         *,
         position: str = "",
+        credentials: Changes = NO_CREDENTIALS,
     ) -> Delta:
         """Objects and (workload, healthy) as they are now; None for what is gone.
 
@@ -161,6 +164,10 @@ class MeshState:
         for item in self._retried(delta):
             pairs.setdefault("VirtualService", []).append(self._put_again(item))
         now, delta = self._policies(now, delta, pairs)
+        if credentials:
+            held = {**now.credentials, **credentials}
+            now = replace(now, credentials={name: it for name, it in held.items() if it})
+            delta = replace(delta, credentials=frozenset(credentials))
         version = before.version + 1 if delta else max(before.version, 1)
         self.snapshot = replace(now, version=version, revision=revision, position=position)
         return delta

@@ -38,6 +38,9 @@ class ServerTLSMode(Enum):
     OPTIONAL_MUTUAL = "OPTIONAL_MUTUAL"
 
 
+PASSING = frozenset({ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH})
+
+
 class TLSProtocol(Enum):
     TLS_AUTO = "TLS_AUTO"
     TLSV1_0 = "TLSV1_0"
@@ -125,6 +128,12 @@ def check_server(server: Server, report: Report) -> None:
             report.at("tls").error("required", f"must be set for protocol {server.port.protocol}")
         return
     check_server_tls(server.tls, report.at("tls"))
+    if secure and server.tls.mode in PASSING:
+        report.at("tls").error(
+            "not-supported",
+            f"{server.tls.mode.value} is not supported yet",
+            "let the gateway end TLS: SIMPLE, MUTUAL, OPTIONAL_MUTUAL or ISTIO_MUTUAL",
+        )
     if secure and server.tls.https_redirect:
         report.at("tls", "httpsRedirect").warn(
             "unreachable", "only a plain HTTP port redirects to HTTPS"
@@ -135,12 +144,11 @@ def check_server(server: Server, report: Report) -> None:
             server.tls.private_key,
             server.tls.ca_certificates,
         )
-        passes = {ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH}
         if server.port.protocol.upper() not in PLAIN_HTTP:
             report.at("tls").error(
                 "conflict", f"{server.port.protocol} has no TLS settings", "use TLS"
             )
-        elif server.tls.mode not in passes or any(certificates):
+        elif server.tls.mode not in PASSING or any(certificates):
             report.at("tls").error("conflict", "a plain HTTP port has no TLS but httpsRedirect")
 
 
@@ -149,6 +157,8 @@ def _server_port(server: Server, port: Port, report: Report) -> None:
     check_protocol(port.protocol, report.at("protocol"))
     if port.protocol.upper() in {"TCP", "MONGO", "REDIS", "MYSQL", "UDP"}:
         report.at("protocol").error("not-supported", "not supported yet at a gateway", "use HTTP")
+    if port.protocol.upper() == "TLS":
+        report.at("protocol").error("not-supported", "not supported yet at a gateway", "use HTTPS")
     if not server.bind.startswith(UNIX_PREFIX):
         check_port(port.number, report.at("number"))
     elif port.number:
@@ -196,7 +206,7 @@ def check_server_tls(tls: ServerTLSSettings, report: Report) -> None:
                 "conflict",
                 "ISTIO_MUTUAL uses the mesh's own certificates: no files, no credentialName",
             )
-    elif mode in {ServerTLSMode.PASSTHROUGH, ServerTLSMode.AUTO_PASSTHROUGH}:
+    elif mode in PASSING:
         if any(files) or named or tls.ca_crl:
             report.warn("unreachable", f"certificates have no effect with {mode.value}")
     else:

@@ -45,7 +45,8 @@ UNBUILT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
         *_below("spec.subsets[].trafficPolicy.portLevelSettings[]", _POLICY),
     ),
     ("networking.istio.io", "Gateway"): (
-        "spec.servers[].tls", "spec.servers[].bind", "spec.servers[].port.targetPort", "spec.servers[].defaultEndpoint",
+        "spec.servers[].tls.caCrl", "spec.servers[].tls.insecureSkipVerify", "spec.servers[].bind",
+        "spec.servers[].port.targetPort", "spec.servers[].defaultEndpoint",
     ),
     ("networking.istio.io", "ServiceEntry"): (
         "spec.subjectAltNames", "spec.endpoints[].network",

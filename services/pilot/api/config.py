@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.pilot.api.access import Access
 from services.pilot.api.progress import Progress
+from services.pilot.credentials.credential import redacted
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from services.pilot.xds.requests import AnyStream
 from windward.api.config.v1 import config_pb2, config_pb2_grpc
@@ -35,7 +36,7 @@ from windward.store.errors import StoreError, TooLarge, Uncertain
 from windward.store.keys import CONFIG
 from windward.store.protocol import Entry, Store
 from windward.telemetry.logging import get_logger
-from windward.xds.resource import Resource
+from windward.xds.resource import SECRET, Resource
 
 log = get_logger()
 STREAMS_A_SLICE = 20
@@ -212,7 +213,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 type_url=url,
                 name=resource.name,
                 version=resource.version,
-                body=resource.body,
+                body=redacted(resource.body) if url == SECRET else resource.body,
                 origins=[ref(o.group, o.kind, o.namespace, o.name) for o in resource.origins],
                 acked=found[0].stream.accepted(url, name) == resource.version,
             )

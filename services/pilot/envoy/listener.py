@@ -162,6 +162,42 @@ def gateway(telemetry: Telemetry, host: str, port: int) -> listener_pb2.Listener
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SecureServer:
+    """A server of a gateway that ends TLS."""
+
+    routes: str
+    """Its route configuration."""
+    server_names: tuple[str, ...]
+    """SNI; empty: any, or none."""
+    socket: base_pb2.TransportSocket
+
+
+def secure_gateway(
+    telemetry: Telemetry, host: str, port: int, servers: Sequence[SecureServer]
+) -> listener_pb2.Listener:
+    """``0.0.0.0_PORT`` of a gateway, with TLS: a chain a server, chosen by SNI."""
+    chains = []
+    for server in servers:
+        manager = outbound_manager(telemetry, server.routes, f"outbound_{host}_{port}", edge=True)
+        chains.append(
+            Chain(
+                name=server.routes,
+                filter_chain_match=Match(server_names=server.server_names),
+                filters=[manager_filter(manager)],
+                transport_socket=server.socket,
+            )
+        )
+    return listener_pb2.Listener(
+        name=f"{host}_{port}",
+        address=address(host, port),
+        listener_filters=[_tls_inspector()],
+        listener_filters_timeout=duration(5),
+        filter_chains=chains,
+        traffic_direction=base_pb2.OUTBOUND,
+    )
+
+
 def virtual_inbound(
     telemetry: Telemetry, ports: Sequence[InboundPort], other: MutualTLSMode
 ) -> listener_pb2.Listener:

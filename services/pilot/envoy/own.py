@@ -5,26 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.pilot.envoy import cluster, listener, names, selection, virtual_host
+from services.pilot.envoy import cluster, gateway, listener, names, selection
 from services.pilot.envoy.common import resource
 from services.pilot.envoy.listener import InboundPort
 from services.pilot.envoy.options import Options
-from services.pilot.envoy.outbound import Scope, Shape, port_of
-from services.pilot.envoy.virtual_host import Viewer
+from services.pilot.envoy.outbound import Scope, Shape
 from services.pilot.model.proxy import Interception, Proxy, ProxyType
-from services.pilot.model.service import labels_match
 from services.pilot.model.sidecar_scope import EVERYTHING
 from services.pilot.registry.mesh import origin_of
 from services.pilot.snapshot import Address, Delta, MeshSnapshot
-from windward.config.gateway import Gateway, Server
-from windward.config.object import ConfigObject
 from windward.xds import resource as xds
 from windward.xds.resource import Origin, Resource
-
-Servers = list[tuple[ConfigObject[Gateway], Server]]
 
 
 def place_of(proxy: Proxy) -> Address:
@@ -67,7 +61,8 @@ def concerns(delta: Delta, before: MeshSnapshot, proxy: Proxy) -> bool:
     if proxy.proxyless:
         return False
     if proxy.type is ProxyType.ROUTER:
-        return delta.gateways or bool(delta.services)
+        mine = any(namespace == proxy.namespace for namespace, _ in delta.credentials)
+        return mine or delta.gateways or bool(delta.services)
     if delta.peers or place_of(proxy) in delta.addresses:
         return True
     return not delta.services.isdisjoint(before.hosts_at.get(place_of(proxy), ()))
@@ -77,7 +72,7 @@ def own_resources(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> lis
     if proxy.proxyless:
         return []
     if proxy.type is ProxyType.ROUTER:
-        return list(_gateway(snapshot, proxy, options))
+        return list(gateway.resources(snapshot, proxy, labels_of(snapshot, proxy), options))
     if proxy.interception is Interception.REDIRECT:
         return list(_intercepted(snapshot, proxy, options))
     return [*_direct(snapshot, proxy, options), _http_proxy(proxy, options)]
@@ -146,43 +141,3 @@ def _inbound_cluster(
 def _http_proxy(proxy: Proxy, options: Options) -> Resource:
     message = listener.http_proxy(options.telemetry, proxy.address)
     return resource(xds.LISTENER, message.name, message)
-
-
-# ---- gateways -------------------------------------------------------------------------------------------------------
-
-
-def _gateway(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
-    host = "0.0.0.0" if proxy.interception is Interception.REDIRECT else proxy.address
-    for number, servers in sorted(_servers(snapshot, dict(proxy.labels)).items()):
-        message = listener.gateway(options.telemetry, host, number)
-        yield resource(xds.LISTENER, message.name, message)
-        yield _gateway_routes(snapshot, proxy, number, servers)
-
-
-def _servers(snapshot: MeshSnapshot, labels: Mapping[str, str]) -> dict[int, Servers]:
-    """The servers of the Gateways that select this proxy, by port."""
-    by_port: dict[int, Servers] = {}
-    for item in snapshot.gateways:
-        if not labels_match(tuple(item.spec.selector.items()), dict(labels)):
-            continue
-        for server in item.spec.servers:
-            if server.port is not None:
-                by_port.setdefault(server.port.number, []).append((item, server))
-    return by_port
-
-
-def _gateway_routes(
-    snapshot: MeshSnapshot, proxy: Proxy, number: int, servers: Servers
-) -> Resource:
-    rules = [
-        item
-        for item in snapshot.gateway_routes
-        if selection.exported(item.spec.export_to, item.key.namespace, proxy.namespace)
-    ]
-    origins = tuple(origin_of(item) for item in (*(gateway for gateway, _ in servers), *rules))
-    viewer = Viewer(proxy.namespace, labels_of(snapshot, proxy))
-    hosts = virtual_host.gateway_hosts(
-        number, servers, rules, viewer, lambda host, wanted: port_of(snapshot, host, wanted)
-    )
-    spliced = sorted(map(virtual_host.spliceable, hosts), key=lambda host: host.name)
-    return virtual_host.route_configuration(f"http.{number}", spliced, None, origins=origins)

@@ -227,8 +227,19 @@ def gateway_hosts(
     viewer: Viewer,
     port_of: Callable[[str, int], int],
 ) -> list[route.VirtualHost]:
-    """One virtual host a host, VirtualServices merged oldest first, routes that match everything last."""
+    """One virtual host a host, VirtualServices merged oldest first, routes that match everything last.
+
+    A host of a server with ``httpsRedirect`` needs no VirtualService: all that comes without TLS is redirected.
+    """
     by_host: dict[str, list[route.Route]] = {}
+    redirected = {
+        pattern.rpartition("/")[2]
+        for _, server in servers
+        if server.tls is not None and server.tls.https_redirect
+        for pattern in server.hosts
+    }
+    for host in sorted(redirected):
+        by_host[host] = []
     for item in rules:
         for gateway, server in servers:
             bound = f"{gateway.key.namespace}/{gateway.key.name}"
@@ -254,6 +265,9 @@ def gateway_hosts(
                 domains=listed,
                 routes=ordered,
                 include_request_attempt_count=True,
+                require_tls=route.VirtualHost.ALL
+                if any(matches(pattern, host) for pattern in redirected)
+                else route.VirtualHost.NONE,
             )
         )
     return made

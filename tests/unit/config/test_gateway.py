@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.config import judging
+from windward.config.decode import decode_object
 from windward.config.gateway import CIPHER_SUITES
 
 FILES = {"serverCertificate": "/cert", "privateKey": "/key"}
@@ -117,3 +118,26 @@ def test_a_gateway_has_servers_whose_port_names_differ() -> None:
 
 def test_every_suite_is_known_to_the_rule() -> None:
     assert judged(tls(**FILES, cipherSuites=sorted(CIPHER_SUITES))) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "path"),
+    [
+        (tls(mode="PASSTHROUGH"), "tls"),
+        (tls(mode="AUTO_PASSTHROUGH"), "tls"),
+        (server(port=SECURE, tls={}), "tls"),
+        (server(port={**SECURE, "protocol": "TLS"}, tls={"mode": "ISTIO_MUTUAL"}), "port.protocol"),
+    ],
+)
+def test_what_is_not_built_is_refused(bad: dict[str, Any], path: str) -> None:
+    raw = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "g", "namespace": "n"},
+        "spec": {"selector": {"a": "b"}, "servers": [bad]},
+    }
+    made, findings = decode_object(raw)
+    assert made is None
+    assert [(item.path, item.code) for item in findings] == [
+        (f"spec.servers[0].{path}", "not-supported")
+    ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.pilot.credentials.credential import Credential
 from services.pilot.groups import Groups, group_key
 from services.pilot.model.proxy import Interception, Proxy, ProxyType
 from services.pilot.state import MeshState
@@ -109,6 +110,35 @@ async def test_a_proxy_that_differs_in_anything_is_of_another_group(mesh, other)
     assert group_key(other) != group_key(ME)
     mine, theirs = await mesh.watch(ME), await mesh.watch(other)
     assert mine.current is not theirs.current
+
+
+async def test_a_rotated_credential_is_a_changed_secret_for_its_gateways_and_for_nobody_else(mesh):
+    tls = {"mode": "SIMPLE", "credentialName": "cert"}
+    secure = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    servers = [{"port": secure, "hosts": ["a.com"], "tls": tls}]
+    gateway = make("Gateway", "edge", {"selector": {"istio": "ingress"}, "servers": servers})
+    await mesh.change(service_entry(), gateway)
+
+    async def hold(**held):
+        changes = {("shop", "cert"): Credential(b"chain", **held) if held else None}
+        delta = mesh.state.apply({}, {}, 1, credentials=changes)
+        await mesh.groups.publish(mesh.state.snapshot, delta)
+
+    mine = await mesh.watch(router())
+    others = [await mesh.watch(it) for it in (sidecar(), router(namespace="evil"))]
+    await hold(key_pem=b"one")
+    before = mine.current
+    assert before.get(xds.LISTENER, "0.0.0.0_443") is not None
+    await hold(key_pem=b"two")
+    assert mine.current.changed_since(before.version) == {
+        xds.SECRET: frozenset({"kubernetes://cert"})
+    }
+    await hold()
+    assert not mine.current.names(xds.SECRET)
+    assert mine.current.get(xds.LISTENER, "0.0.0.0_443") is None
+    for other in others:
+        assert other.wakes == 0
+        assert not other.current.names(xds.SECRET)
 
 
 async def test_nothing_of_one_namespace_reaches_another(mesh):

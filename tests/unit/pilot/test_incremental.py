@@ -96,6 +96,13 @@ def gateways(draw) -> ConfigObject[Any]:
         {"port": {"number": item, "name": f"p{item}", "protocol": "HTTP"}, "hosts": ["*"]}
         for item in numbers
     ]
+    hosts = st.sampled_from([["*"], ["a.com"], ["a.com", "b.com"]])
+    for number in range(draw(st.integers(0, 2))):
+        tls = draw(
+            st.sampled_from([{"mode": "ISTIO_MUTUAL"}, {"mode": "SIMPLE", "credentialName": "c"}])
+        )
+        port_ = {"number": 443, "name": f"s{number}", "protocol": "HTTPS"}
+        servers.append({"port": port_, "hosts": draw(hosts), "tls": tls})
     return make("Gateway", "edge", {"selector": {"istio": "ingress"}, "servers": servers})
 
 

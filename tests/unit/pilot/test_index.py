@@ -10,15 +10,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from envoy.config.core.v3 import health_check_pb2
+from structlog.testing import capture_logs
 
 from services.pilot import index as module
+from services.pilot.credentials.folder import Folder
 from services.pilot.due import Timing
 from services.pilot.groups import Groups
 from services.pilot.index import Index
 from services.pilot.registry.sources import parse_sources
-from tests.unit.pilot.mesh import OPTIONS, REVIEWS, assignment, make, service_entry, sidecar
+from tests.unit.pilot.credentials.test_folder import write
+from tests.unit.pilot.mesh import (
+    OPTIONS,
+    REVIEWS,
+    assignment,
+    make,
+    router,
+    service_entry,
+    sidecar,
+)
 from tests.unit.pilot.mesh import workload as registered
 from tests.unit.pilot.watched import Watched, watch
+from tests.unit.rpc.pki import Authority
 from windward import registration
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
@@ -35,10 +47,16 @@ AT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def running(store: MemoryStore, *, ttl_s: float = 30.0, registries: tuple[str, ...] = ()):
+async def running(
+    store: MemoryStore,
+    *,
+    ttl_s: float = 30.0,
+    registries: tuple[str, ...] = (),
+    credentials: Folder | None = None,
+):
     groups = Groups(OPTIONS)
     sources = parse_sources(registries)
-    index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01), sources)
+    index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01), sources, credentials)
     task = asyncio.create_task(index.run())
     try:
         await asyncio.wait_for(index.ready.wait(), 10)
@@ -275,3 +293,30 @@ async def test_every_kind_that_is_not_pilots_is_left_alone():
     async with running(store) as groups:
         made = (await watch(groups, replace(sidecar(), name="other"))).current
         assert NAME in made.by_type[xds.CLUSTER]
+
+
+async def test_credentials_are_there_from_the_first_and_those_that_are_not_are_said_once(tmp_path):
+    port = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    servers = [
+        {
+            "port": {**port, "name": name},
+            "hosts": [f"{name}.com"],
+            "tls": {"mode": "SIMPLE", "credentialName": name},
+        }
+        for name in ("cert", "none")
+    ]
+    gateway = make("Gateway", "edge", {"selector": {"istio": "ingress"}, "servers": servers})
+    store = MemoryStore()
+    await put(store, gateway)
+    material = Authority().material("gateway")
+    write(tmp_path / "shop" / "cert", material)
+    with capture_logs() as logs:
+        async with running(store, credentials=Folder(tmp_path)) as groups:
+            view = await watch(groups, router())
+            assert view.current.names(xds.SECRET) == {"kubernetes://cert"}
+            write(tmp_path / "shop" / "other", material)
+            write(tmp_path / "shop" / "none", material)
+            await until(view, lambda item: "kubernetes://none" in item.names(xds.SECRET))
+    said = [item for item in logs if item["event"] == "credential.absent"]
+    assert [(item["credential"], item["gateway"]) for item in said] == [("none", "shop/edge")]
+    assert "PRIVATE KEY" not in str(logs)

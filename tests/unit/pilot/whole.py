@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+from services.pilot.credentials.credential import Credential
 from services.pilot.snapshot import MeshSnapshot
 from tests.unit.pilot.mesh import direct, make, port, router, service_entry, sidecar, snap, workload
+from windward.config.gateway import CIPHER_SUITES
 
+HELD = Credential(b"chain", b"key", b"roots")
 OWN = {"app": "reviews", "version": "v1"}
 MESH_PROXIES = [
     sidecar("127.7.0.2", account="reviews", labels=OWN),
@@ -112,10 +118,28 @@ def _rules():
 
 
 def _rest():
-    servers = [
+    servers: list[dict[str, Any]] = [
         {"port": {"number": number, "name": f"p{number}", "protocol": "HTTP"}, "hosts": ["*"]}
         for number in (8080, 8081)
     ]
+    secure = {"number": 8443, "protocol": "HTTPS"}
+    modes: list[dict[str, Any]] = [
+        {"mode": "MUTUAL", "credentialName": "cert", "cipherSuites": sorted(CIPHER_SUITES)},
+        {"mode": "OPTIONAL_MUTUAL", "credentialName": "cert", "subjectAltNames": ["a", "10.0.0.1"]},
+        {"mode": "ISTIO_MUTUAL", "minProtocolVersion": "TLSV1_1"},
+        {"mode": "SIMPLE", "serverCertificate": "/tls.crt", "privateKey": "/tls.key"},
+    ]
+    servers += [
+        {"port": {**secure, "name": f"s{n}"}, "hosts": [f"*.{n}.com", f"{n}.com"], "tls": tls}
+        for n, tls in enumerate(modes)
+    ]
+    servers.append(
+        {
+            "port": {"number": 8082, "name": "redirect", "protocol": "HTTP"},
+            "hosts": ["shop.example.com", "bare.example.com"],
+            "tls": {"httpsRedirect": True},
+        }
+    )
     actions = [{"handler": "deny", "instances": ["nothing"]}]
     own = {"selector": {"matchLabels": {"app": "reviews"}}, "mtls": {"mode": "STRICT"}}
     return [
@@ -136,4 +160,5 @@ def whole_mesh() -> MeshSnapshot:
         workload("reviews-v2", "127.7.0.3", unhealthy=True),
         workload("ratings-v1", "127.7.0.4"),
     ]
-    return snap(*_services(), *_rules(), *_rest(), workloads=workloads)
+    made = snap(*_services(), *_rules(), *_rest(), workloads=workloads)
+    return replace(made, credentials={("shop", "cert"): HELD})

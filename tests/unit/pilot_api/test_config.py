@@ -12,6 +12,7 @@ import pytest
 
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService, line_of
+from services.pilot.credentials.credential import Credential, pair_resource
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from tests.unit.pilot_api.callers import (
@@ -34,7 +35,7 @@ from windward.rpc.errors import RefusedError
 from windward.store.keys import CONFIG, HISTORY
 from windward.store.memory import MemoryStore
 from windward.store.protocol import Store
-from windward.xds.resource import CLUSTER, ROUTE, Origin, Resource
+from windward.xds.resource import CLUSTER, ROUTE, SECRET, Origin, Resource
 from windward.xds.stream import DeltaRequest, DeltaStream
 
 ADMIN: Any = Caller(ADMINISTRATOR)
@@ -369,6 +370,22 @@ async def test_a_proxys_config_is_what_it_asked_for_with_origins():
     assert list(resource.origins) == [a_ref("ServiceEntry", "a")]
     other = config_pb2.GetProxyConfigRequest(proxy="good", type_urls=[ROUTE])
     assert list((await service.GetProxyConfig(other, ADMIN)).resources) == []
+
+
+async def test_a_key_is_never_shown():
+    """Neither to administrators: who reads a dump needs none, and dumps are passed on."""
+    secret = pair_resource("cert", Credential(b"the chain", b"the key"), ())
+    stream = DeltaStream(a_set(3, secret))
+    stream.request(DeltaRequest(SECRET, subscribe=(secret.name,)))
+    deltas(stream.take())
+    item = a_proxy("good")
+    service = await a_mesh(Connected(item.proxy, stream, item.since, StillView(stream.current)))
+    request = config_pb2.GetProxyConfigRequest(proxy="good.shop")
+    (shown,) = (await service.GetProxyConfig(request, ADMIN)).resources
+    assert (shown.name, shown.version) == (secret.name, secret.version)
+    assert b"the key" not in shown.body
+    assert b"the chain" in shown.body
+    assert b"[redacted]" in shown.body
 
 
 async def test_a_proxy_is_named_exactly():
