@@ -32,13 +32,18 @@ PATH_LIMIT_BYTES = 107
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Connections at one time."""
+    """Connections at one time. Each costs four file descriptors: an end of the workload's socket, both of the private
+    one, and a pidfd."""
 
-    all: int = 1024
-    of_user: int = 256
+    all: int = 128
+    of_user: int = 128
     of_process: int = 16
-    without_identity: int = 64
-    without_identity_of_user: int = 8
+    without_identity: int = 16
+    without_identity_of_user: int = 4
+
+
+OF_NODE = Limits(1024, 256, 16, 64, 8)
+DESCRIPTORS_OF_NODE = 8192
 
 
 @dataclass(frozen=True, slots=True)

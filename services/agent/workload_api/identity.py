@@ -1,6 +1,7 @@
 """One identity, served: its certificate, its tokens and the trust domain's keys, on a private socket.
 
-Private: in a folder that only the agent's user may enter, so nobody comes past the acceptor that attests.
+Private: in a folder that only the agent's user may enter, so nobody comes past the acceptor that attests. The key set that
+was told last lies there too.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ async def serving_identity(
     channels = ChannelSource(
         [citadel_mtls_address], server_name=CONTROL_PLANE_DNS[CITADEL_ACCOUNT], source=source
     )
-    tokens, keys = JwtSvids(minting(channels)), JwtKeySet()
+    kept = socket.with_name(f"{keeper.identity.trust_domain}.jwks")
+    tokens, keys = JwtSvids(minting(channels)), JwtKeySet(kept)
     held = Held(
         keeper.identity,
         source,

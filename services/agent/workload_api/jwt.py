@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from windward.api.trust.v1 import trust_pb2, trust_pb2_grpc
-from windward.identity.jwt_svid import JwtError, load_jwks
+from windward.identity.jwt_svid import JWKS_LIMIT_BYTES, JwtError, load_jwks
 from windward.rpc.channel import ChannelSource
 from windward.telemetry.logging import get_logger
 
@@ -91,20 +92,41 @@ class JwtSvids:
 
 
 class JwtKeySet:
-    """The trust domain's key set, as Citadel tells it."""
+    """The trust domain's key set, as Citadel tells it; kept in a file, so that a restart needs no Citadel."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
         self.jwks = b""
         """Empty until the first has come."""
         self.keys: dict[str, ec.EllipticCurvePublicKey] = {}
         self.sequence = 0
         self._changed = asyncio.Event()
+        if file is not None and file.exists():
+            try:
+                with file.open("rb") as opened:
+                    self._take(opened.read(JWKS_LIMIT_BYTES + 1))
+            except (OSError, JwtError) as error:
+                log.warning("jwt_bundle.on_disk_unusable", reason=str(error))
 
     def put(self, jwks: bytes) -> None:
         """Raises JwtError, and the last good set stays."""
-        keys = load_jwks(jwks)
         if jwks == self.jwks:
             return
+        self._take(jwks)
+        if self._file is not None:
+            self._keep(self._file)
+
+    def _keep(self, file: Path) -> None:
+        """A disk that is full is no reason to be without keys."""
+        new = file.with_name(file.name + ".new")
+        try:
+            new.write_bytes(self.jwks)
+            new.replace(file)
+        except OSError as error:
+            log.warning("jwt_bundle.not_kept", reason=str(error))
+
+    def _take(self, jwks: bytes) -> None:
+        keys = load_jwks(jwks)
         self.jwks, self.keys = jwks, keys
         self.sequence += 1
         self._changed.set()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from prometheus_client import CollectorRegistry
 
 from services.agent.sds.server import SecretServer
 from services.agent.sds.store import SecretStore
-from services.agent.workload_api.acceptor import Acceptor, Destination
+from services.agent.workload_api.acceptor import DESCRIPTORS_OF_NODE, OF_NODE, Acceptor, Destination
 from services.agent.workload_api.entries import EntriesError, Entry, load_entries, match
 from services.agent.workload_api.identity import (
     NOBODY,
@@ -99,7 +100,7 @@ class Node:
     @asynccontextmanager
     async def serving(self, registry: CollectorRegistry) -> AsyncIterator[None]:
         path = Path(self._settings.workload_api_socket.removeprefix("unix://"))
-        acceptor = Acceptor(path, self.decide, registry)
+        acceptor = Acceptor(path, self.decide, registry, OF_NODE)
         async with asyncio.TaskGroup() as group, serving_nobody(Path(self._nobody.private)):
             tasks = [group.create_task(each.run()) for each in self._identities]
             async with acceptor.serving():
@@ -193,6 +194,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     folder = Path(settings.state_dir) / "workload-api"
     open_private_folder(folder)
     _warn_of_rights(entries)
+    _raise_descriptors()
     node, registry = Node(settings, entries, folder), new_registry()
     routes = metrics_routes(registry, node.not_ready)
     async with (
@@ -209,6 +211,16 @@ def _warn_of_rights(entries: Sequence[Entry]) -> None:
     blind = [entry for entry in entries if entry.path and os.geteuid() not in {0, entry.uid}]
     if blind:
         log.warning("workload_api.paths_not_visible", entries=len(blind), mend="run as root")
+
+
+def _raise_descriptors() -> None:
+    """As many as the limits on connections may need, where that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = (
+        DESCRIPTORS_OF_NODE if hard == resource.RLIM_INFINITY else min(DESCRIPTORS_OF_NODE, hard)
+    )
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -119,3 +120,28 @@ async def test_a_key_set_that_does_not_hold_changes_nothing():
     with pytest.raises(JwtError):
         keys.put(b"")
     assert keys.jwks == good
+
+
+async def test_a_key_set_survives_a_restart(tmp_path: Path):
+    file, key = tmp_path / "keys.jwks", new_key().public_key()
+    JwtKeySet(file).put(jwks_of([key]))
+    again = JwtKeySet(file)
+    assert again.keys == {kid_of(key): key}
+    await again.changed(0)
+    assert {path.name for path in tmp_path.iterdir()} == {"keys.jwks"}
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b'{"keys": [{"kty": "oct"}]}', b" " * 10**6])
+async def test_a_key_set_on_disk_that_does_not_hold_is_not_used(tmp_path: Path, left: bytes):
+    file, key = tmp_path / "keys.jwks", new_key().public_key()
+    file.write_bytes(left)
+    keys = JwtKeySet(file)
+    assert (keys.keys, keys.sequence) == ({}, 0)
+    keys.put(jwks_of([key]))
+    assert JwtKeySet(file).keys == {kid_of(key): key}
+
+
+async def test_a_key_set_that_cannot_be_kept_is_used(tmp_path: Path):
+    keys, key = JwtKeySet(tmp_path / "nowhere" / "keys.jwks"), new_key().public_key()
+    keys.put(jwks_of([key]))
+    assert keys.keys == {kid_of(key): key}

@@ -85,6 +85,26 @@ async def test_a_token_that_others_may_read_is_not_used(running: Running):
         assert await fetched(started) == "spiffe://cluster.local/ns/shop/sa/alice"
 
 
+async def test_a_restart_with_citadel_dead_serves_and_validates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with citadel(tmp_path, MemoryStore(), monkeypatch) as running:
+        token = running.base / "alice.token"
+        await token_for(running, "alice", token)
+        mine = entry("alice", token, os.geteuid())
+        async with running_node(running, [mine]) as node:
+            client = WorkloadApiClient(f"unix://{node.socket}")
+            jwt = await asyncio.to_thread(client.fetch_jwt_svid, {"bob"}, None, WAIT_S)
+            await asyncio.to_thread(client.fetch_jwt_bundles, WAIT_S)
+            await asyncio.to_thread(client.close)
+    async with running_node(running, [mine]) as again:
+        assert await fetched(again) == "spiffe://cluster.local/ns/shop/sa/alice"
+        client = WorkloadApiClient(f"unix://{again.socket}")
+        found = await asyncio.to_thread(client.validate_jwt_svid, jwt.token, "bob", WAIT_S)
+        assert str(found.spiffe_id) == "spiffe://cluster.local/ns/shop/sa/alice"
+        await asyncio.to_thread(client.close)
+
+
 async def test_a_restart_needs_no_token(running: Running):
     token = running.base / "alice.token"
     await token_for(running, "alice", token)
