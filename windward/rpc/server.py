@@ -42,7 +42,9 @@ def new_server(
     options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.aio.Server:
     """A server without ports or services; later options win over the kit's."""
-    return grpc.aio.server(interceptors=list(interceptors), options=[*OPTIONS, *options])
+    # Of two options of one name grpc takes the first.
+    merged = {**dict(OPTIONS), **dict(options)}
+    return grpc.aio.server(interceptors=list(interceptors), options=list(merged.items()))
 
 
 def listen_plaintext(server: grpc.aio.Server, address: str, *, setting: str) -> int:

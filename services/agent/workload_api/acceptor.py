@@ -33,7 +33,8 @@ PATH_LIMIT_BYTES = 107
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Connections at one time. Each costs four file descriptors: an end of the workload's socket, both of the private
-    one, and a pidfd."""
+    one, and a pidfd.
+    """
 
     all: int = 128
     of_user: int = 128

@@ -145,6 +145,20 @@ async def test_a_request_over_the_limit_is_refused_and_the_next_served():
     await server.stop(None)
 
 
+async def test_a_limit_of_ones_own_wins_over_the_kits():
+    server = servers.new_server(options=(("grpc.max_receive_message_length", 1024),))
+    server.add_generic_rpc_handlers((echo(same),))
+    port = servers.listen_plaintext(server, "127.0.0.1:0", setting="--grpc-address")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened:
+        method: Any = opened.unary_unary(METHOD)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await method(bytes(1025), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await method(bytes(1024), timeout=10) == bytes(1024)
+    await server.stop(None)
+
+
 async def test_health_and_reflection():
     server = servers.new_server()
     health = servers.add_standard_services(server, [SERVICE])
