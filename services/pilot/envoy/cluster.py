@@ -225,15 +225,20 @@ def _security(
     )
 
 
-def inbound(port: int, protocol: Protocol, application: str | None) -> cluster_pb2.Cluster:
-    """``inbound|PORT||``: to the application, at an address of its own or (intercepted) where the connection went."""
+def inbound(
+    port: int, protocol: Protocol, application: str | None, *, transparent: bool = False
+) -> cluster_pb2.Cluster:
+    """``inbound|PORT||``: to the application, at an address of its own or (intercepted) where the connection went.
+
+    ``transparent``: it comes from the client's address, which the listener's original_src filter sets.
+    """
     cluster = cluster_pb2.Cluster(
         name=names.inbound(port),
         connect_timeout=duration(CONNECT_TIMEOUT_S),
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )
     if application is None:
-        _to_original(cluster)
+        _to_original(cluster, transparent=transparent)
     else:
         own = Endpoint(
             address=application,
@@ -257,9 +262,11 @@ def inbound(port: int, protocol: Protocol, application: str | None) -> cluster_p
     return cluster
 
 
-def _to_original(cluster: cluster_pb2.Cluster) -> None:
+def _to_original(cluster: cluster_pb2.Cluster, *, transparent: bool) -> None:
     cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+    if transparent:
+        return
     cluster.upstream_bind_config.source_address.CopyFrom(
         address_pb2.SocketAddress(address=INBOUND_SOURCE, port_value=0)
     )
@@ -281,10 +288,15 @@ def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
         connect_timeout=duration(CONNECT_TIMEOUT_S),
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )
-    inward = cluster_pb2.Cluster(
+    return [black_hole, passthrough, inbound_passthrough(transparent=False)]
+
+
+def inbound_passthrough(*, transparent: bool) -> cluster_pb2.Cluster:
+    """To the application, on ports that no service names."""
+    cluster = cluster_pb2.Cluster(
         name=names.INBOUND_PASSTHROUGH,
         connect_timeout=duration(CONNECT_TIMEOUT_S),
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )
-    _to_original(inward)
-    return [black_hole, passthrough, inward]
+    _to_original(cluster, transparent=transparent)
+    return cluster

@@ -17,6 +17,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from google.protobuf import wrappers_pb2
 
@@ -36,6 +37,8 @@ from windward.config.peer_authentication import MutualTLSMode
 
 Chain = parts.FilterChain
 Match = parts.FilterChainMatch
+TPROXY_MARK = 1337
+"""That of the agent's interception rules."""
 HTTP_ALPN = ("http/1.0", "http/1.1", "h2c")
 
 
@@ -64,6 +67,13 @@ def _original_dst() -> parts.ListenerFilter:
     return parts.ListenerFilter(
         name="envoy.filters.listener.original_dst",
         typed_config=pack(original_dst_pb2.OriginalDst()),
+    )
+
+
+def _original_src() -> parts.ListenerFilter:
+    return parts.ListenerFilter(
+        name="envoy.filters.listener.original_src",
+        typed_config=pack(original_src_pb2.OriginalSrc(mark=TPROXY_MARK)),
     )
 
 
@@ -199,9 +209,17 @@ def secure_gateway(
 
 
 def virtual_inbound(
-    telemetry: Telemetry, ports: Sequence[InboundPort], other: MutualTLSMode
+    telemetry: Telemetry,
+    ports: Sequence[InboundPort],
+    other: MutualTLSMode,
+    *,
+    transparent: bool = False,
 ) -> listener_pb2.Listener:
-    """15006: everything that comes to an intercepted workload. ``other``: the mTLS mode of ports without a service."""
+    """15006: everything that comes to an intercepted workload. ``other``: the mTLS mode of ports without a service.
+
+    ``transparent`` (TPROXY): the application sees the client's own address; marked, so that answers find their way back.
+    """
+    source = [_original_src()] if transparent else []
     loop = Chain(
         name="virtualInbound-blackhole",
         filter_chain_match=Match(
@@ -216,7 +234,8 @@ def virtual_inbound(
     return listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
         address=address("0.0.0.0", names.INBOUND_PORT),
-        listener_filters=[_original_dst(), _tls_inspector(), _http_inspector()],
+        transparent=wrappers_pb2.BoolValue(value=True) if transparent else None,
+        listener_filters=[_original_dst(), *source, _tls_inspector(), _http_inspector()],
         listener_filters_timeout=duration(5),
         continue_on_listener_filters_timeout=True,
         filter_chains=chains,

@@ -38,8 +38,8 @@ def scope_of(snapshot: MeshSnapshot, proxy: Proxy) -> Scope:
     if proxy.proxyless:
         shape = Shape.PROXYLESS
     elif proxy.type is ProxyType.SIDECAR:
-        redirected = proxy.interception is Interception.REDIRECT
-        shape = Shape.INTERCEPTED if redirected else Shape.DIRECT
+        intercepted = proxy.interception is not Interception.NONE
+        shape = Shape.INTERCEPTED if intercepted else Shape.DIRECT
     return Scope(
         shape,
         proxy.namespace,
@@ -73,7 +73,7 @@ def own_resources(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> lis
         return []
     if proxy.type is ProxyType.ROUTER:
         return list(gateway.resources(snapshot, proxy, labels_of(snapshot, proxy), options))
-    if proxy.interception is Interception.REDIRECT:
+    if proxy.interception is not Interception.NONE:
         return list(_intercepted(snapshot, proxy, options))
     return [*_direct(snapshot, proxy, options), _http_proxy(proxy, options)]
 
@@ -117,9 +117,16 @@ def _inbound(snapshot: MeshSnapshot, proxy: Proxy) -> _Inbound:
 
 def _intercepted(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
     inbound = _inbound(snapshot, proxy)
+    transparent = proxy.interception is Interception.TPROXY
     for port in inbound.ports:
-        yield _inbound_cluster(port, None, inbound.origins)
-    message = listener.virtual_inbound(options.telemetry, inbound.ports, inbound.modes.default)
+        yield _inbound_cluster(port, None, inbound.origins, transparent=transparent)
+    if transparent:
+        # In the place of the one that all of the scope have, which calls from an address of its own.
+        passing = cluster.inbound_passthrough(transparent=True)
+        yield resource(xds.CLUSTER, passing.name, passing)
+    message = listener.virtual_inbound(
+        options.telemetry, inbound.ports, inbound.modes.default, transparent=transparent
+    )
     yield resource(xds.LISTENER, message.name, message, inbound.origins)
 
 
@@ -132,9 +139,13 @@ def _direct(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[
 
 
 def _inbound_cluster(
-    port: InboundPort, application: str | None, origins: tuple[Origin, ...]
+    port: InboundPort,
+    application: str | None,
+    origins: tuple[Origin, ...],
+    *,
+    transparent: bool = False,
 ) -> Resource:
-    message = cluster.inbound(port.port, port.protocol, application)
+    message = cluster.inbound(port.port, port.protocol, application, transparent=transparent)
     return resource(xds.CLUSTER, names.inbound(port.port), message, origins)
 
 

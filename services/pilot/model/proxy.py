@@ -21,6 +21,7 @@ class ProxyType(Enum):
 
 class Interception(Enum):
     REDIRECT = "REDIRECT"
+    TPROXY = "TPROXY"
     NONE = "NONE"
 
 

@@ -97,6 +97,7 @@ LOOK_ALIKES = [
     replace(ME, labels=(("app", "evil"),)),
     replace(ME, type=ProxyType.ROUTER),
     replace(ME, interception=Interception.NONE),
+    replace(ME, interception=Interception.TPROXY),
     replace(ME, app_address="127.0.0.66"),
     replace(ME, identity=None),
     replace(ME, vips=True),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.pilot.credentials.credential import Credential
+from services.pilot.model.proxy import Interception
 from services.pilot.snapshot import MeshSnapshot
 from tests.unit.pilot.mesh import direct, make, port, router, service_entry, sidecar, snap, workload
 from windward.config.gateway import CIPHER_SUITES
@@ -14,6 +15,7 @@ HELD = Credential(b"chain", b"key", b"roots")
 OWN = {"app": "reviews", "version": "v1"}
 MESH_PROXIES = [
     sidecar("127.7.0.2", account="reviews", labels=OWN),
+    replace(sidecar("127.7.0.2", account="reviews", labels=OWN), interception=Interception.TPROXY),
     direct("127.7.0.2", account="reviews", labels=OWN),
     router(),
     sidecar("127.7.0.50", namespace="other"),
