@@ -31,8 +31,11 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         str, Meta(description="without interception: where the application listens")
     ] = ""
     interception: Annotated[
-        Literal["redirect", "none"],
-        Meta(description="whether iptables sends the workload's traffic to Envoy"),
+        Literal["redirect", "tproxy", "none"],
+        Meta(
+            description="how iptables sends the workload's traffic to Envoy; with tproxy applications see their clients' own "
+            "addresses, and the agent runs as root with CAP_NET_ADMIN and group 1337"
+        ),
     ] = "redirect"
     proxy_type: Annotated[
         Literal["sidecar", "router"], Meta(description="sidecar, or router for gateways")

@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from services.agent.envoy.arguments import arguments
 from services.agent.envoy.memory import hint, killed_for_memory
@@ -27,6 +28,8 @@ LONGEST_BACKOFF_S = 10.0
 STEADY_S = 30.0
 KILL_GRACE_S = 2.0
 STDOUT, STDERR = 1, 2
+NET_ADMIN = 12
+"""The capability's number (linux/capability.h)."""
 
 
 def find_envoy(setting: str) -> str:
@@ -51,6 +54,16 @@ def find_setpriv() -> str:
             "setpriv is not installed: install util-linux (apt-get install util-linux)"
         )
     return found
+
+
+def check_transparent(user: int, status: str) -> None:
+    """Whether Envoy may call from its clients' addresses. ``status``: of /proc. Raises FatalError: it would end at once."""
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1]
+    if user != 0 or not int(effective, 16) >> NET_ADMIN & 1:
+        raise FatalError(
+            "--interception tproxy: Envoy would be refused IP_TRANSPARENT; run the agent as root with CAP_NET_ADMIN, "
+            "or use --interception redirect"
+        )
 
 
 def backoff_s(failures: int, jitter: float) -> float:
@@ -81,6 +94,8 @@ class EnvoyProcess:
         _write_all(self._config, config.encode())
         self._arguments = arguments(settings, f"/dev/fd/{self._config}", override)
         self._drops = os.geteuid() == 0 and settings.interception == "redirect"
+        if settings.interception == "tproxy":
+            check_transparent(os.geteuid(), Path("/proc/self/status").read_text())
         self._output = Output(output, settings.proxy_uid if self._drops else None)
         self._jitter = jitter
         self._process: asyncio.subprocess.Process | None = None
@@ -115,7 +130,13 @@ class EnvoyProcess:
         group of its own: a terminal's Ctrl-C is the agent's, which drains Envoy first.
         """
         user = str(self._settings.proxy_uid)
-        drop = ("--reuid", user, "--regid", user, "--clear-groups") if self._drops else ()
+        drop: tuple[str, ...] = ()
+        if self._drops:
+            drop = ("--reuid", user, "--regid", user, "--clear-groups")
+        elif self._settings.interception == "tproxy":
+            # As root, for IP_TRANSPARENT: the rules tell it by its group. By Envoy's usual user they would catch its own
+            # calls to the application, whose source is a client's address.
+            drop = ("--regid", user, "--clear-groups")
         try:
             binary = os.open(self._binary, os.O_RDONLY)
         except OSError as error:

@@ -49,7 +49,7 @@ def test_lists_maps_and_durations():
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--interception", "tproxy"),
+        ("--interception", "sometimes"),
         ("--proxy-type", "ambient"),
         ("--proxy-uid", "0"),
         ("--concurrency", "0"),

@@ -218,3 +218,26 @@ def test_without_setpriv_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FatalError, match="install util-linux"):
         find_setpriv()
+
+
+@pytest.mark.root
+async def test_with_tproxy_it_stays_root_and_has_the_group_that_rules_let_pass(stand_in):
+    folder = stand_in.parent
+    stand_in.write_text(
+        f"#!/bin/sh\nid -u > {folder}/ids\nid -G >> {folder}/ids\necho $$ >> {folder}/pids\nexec sleep 600\n"
+    )
+    envoy = supervised(stand_in, interception="tproxy", proxy_uid=1337)
+    running = asyncio.create_task(envoy.run())
+    await pids(stand_in, 1)
+    assert (folder / "ids").read_text().split() == ["0", "1337"]
+    running.cancel()
+    await envoy.stop()
+
+
+@pytest.mark.parametrize(
+    ("user", "effective"), [(0, "000001ffffffefff"), (1000, "000001ffffffffff")]
+)
+def test_tproxy_without_the_right_to_it_is_refused_at_once(user, effective):
+    with pytest.raises(FatalError, match="CAP_NET_ADMIN"):
+        module.check_transparent(user, f"Name: x\nCapEff:\t{effective}\n")
+    module.check_transparent(0, "CapEff:\t0000000000001000\n")
