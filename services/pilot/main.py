@@ -33,6 +33,7 @@ from services.pilot.index import Index, Published
 from services.pilot.loop_watch import LoopWatch
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.settings import Settings
+from services.pilot.wakeups import join_wakeups
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import ADS
@@ -127,6 +128,7 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
             await server.start()
+            join_wakeups(asyncio.get_running_loop())
             await servers.set_serving(health, SERVICES)
             lifecycle.listening(**ports, metrics=metrics_port)
             log.info("pilot.listening", mtls=settings.mtls_address)

@@ -13,6 +13,11 @@ from windward.xds.resource import LISTENER, Resource
 from windward.xds.subscription import WILDCARD
 
 CHUNK: Final = 50
+"""Resources in a response that changes something which the client has: so many stay as they were when one of them is bad."""
+NEW_CHUNK: Final = 200
+"""Resources in a response of which the client has none: it loses nothing by a refusal, and a first sync is shorter."""
+CHUNK_BYTES: Final = 1024 * 1024
+"""A response that is longer holds a single resource, or a new proxy's listeners."""
 MOST_PENDING: Final = 100
 """Responses of one type that may wait for an answer: a client that never answers costs this much and no more."""
 MOST_REMOVED: Final = 5000
@@ -97,14 +102,20 @@ class DeltaStream(Stream):
         whole = first and state.type_url == LISTENER
         chosen: list[Resource] = []
         missing: list[str] = []
-        todo = state.todo
-        while todo and len(missing) < MOST_REMOVED and (whole or len(chosen) < CHUNK):
+        todo, limit, size = state.todo, NEW_CHUNK, 0
+        while todo and len(missing) < MOST_REMOVED and (whole or len(chosen) < limit):
             name = todo.pop()
             resource = self.examine(state, name)
             if resource is None:
                 if self._is_missing(state, name):
                     missing.append(name)
             elif name not in state.split:
+                if state.overlay.get(name) != ABSENT:
+                    limit = CHUNK
+                size += resource.size
+                if chosen and not whole and (len(chosen) >= limit or size > CHUNK_BYTES):
+                    todo.append(name)
+                    break
                 chosen.append(resource)
             elif chosen or missing:
                 todo.append(name)

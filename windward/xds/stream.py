@@ -17,12 +17,13 @@ Source: xDS protocol, "ACK/NACK and resource type instance version", "Eventual c
 from __future__ import annotations
 
 from windward.xds.core import HeldKey, Stream
-from windward.xds.delta import CHUNK, DeltaRequest, DeltaStream
+from windward.xds.delta import CHUNK, NEW_CHUNK, DeltaRequest, DeltaStream
 from windward.xds.knowledge import Refusal, TypeState
 from windward.xds.sotw import SotwRequest, SotwStream
 
 __all__ = [
     "CHUNK",
+    "NEW_CHUNK",
     "DeltaRequest",
     "DeltaStream",
     "HeldKey",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, ResourceSet
-from windward.xds.stream import CHUNK, DeltaRequest, DeltaStream, SotwRequest, SotwStream
+from windward.xds.stream import NEW_CHUNK, DeltaRequest, DeltaStream, SotwRequest, SotwStream
 
 TYPES = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
 
@@ -159,12 +159,12 @@ def test_a_reconnect_with_the_right_versions_is_sent_nothing():
 
 
 def test_listeners_wait_until_every_cluster_chunk_is_acknowledged():
-    many = {f"c{number:03}": 1 for number in range(CHUNK * 3)}
+    many = {f"c{number:03}": 1 for number in range(NEW_CHUNK * 3)}
     stream = DeltaStream(mesh(1, cluster=many, listener={"a": 1, "b": 1}))
     for url in TYPES:
         stream.request(DeltaRequest(url))
     first = [discovery_pb2.DeltaDiscoveryResponse.FromString(raw) for raw in stream.take()]
-    assert [len(item.resources) for item in first if item.type_url == CLUSTER] == [CHUNK] * 3
+    assert [len(item.resources) for item in first if item.type_url == CLUSTER] == [NEW_CHUNK] * 3
     assert not any(item.type_url == LISTENER for item in first)
     for item in [item for item in first if item.type_url == CLUSTER][:-1]:
         stream.request(DeltaRequest(CLUSTER, nonce=item.nonce))

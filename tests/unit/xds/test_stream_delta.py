@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.xds.meshes import BAD, DeltaClient, a_resource, a_set, deltas, names
-from windward.xds.delta import MOST_PENDING
+from windward.xds.delta import CHUNK_BYTES, MOST_PENDING
 from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource
-from windward.xds.stream import CHUNK, DeltaRequest, DeltaStream
+from windward.xds.stream import CHUNK, NEW_CHUNK, DeltaRequest, DeltaStream
 
 
 def bad(type_url: str, name: str) -> Resource:
@@ -24,12 +24,32 @@ def ack(stream: DeltaStream, *responses, error: str = "") -> None:
 
 
 def test_a_wildcard_request_gets_everything_in_chunks():
-    stream = DeltaStream(a_set(1, *many(CLUSTER, 2 * CHUNK + 7)))
+    stream = DeltaStream(a_set(1, *many(CLUSTER, 2 * NEW_CHUNK + 7)))
     stream.request(DeltaRequest(CLUSTER))
     sent = deltas(stream.take())
-    assert [len(response.resources) for response in sent] == [CHUNK, CHUNK, 7]
+    assert [len(response.resources) for response in sent] == [NEW_CHUNK, NEW_CHUNK, 7]
     assert len({response.nonce for response in sent}) == 3
     assert stream.take() == []
+
+
+def test_changes_of_what_the_client_has_go_in_smaller_chunks():
+    stream = DeltaStream(a_set(1, *many(CLUSTER, 2 * CHUNK)))
+    stream.request(DeltaRequest(CLUSTER))
+    ack(stream, *deltas(stream.take()))
+    changed = [a_resource(CLUSTER, item.name, "2") for item in many(CLUSTER, 2 * CHUNK)]
+    stream.update(a_set(2, *changed, a_resource(CLUSTER, "zz")))
+    sent = deltas(stream.take())
+    assert [len(response.resources) for response in sent] == [CHUNK, CHUNK, 1]
+
+
+def test_a_chunk_is_no_longer_than_a_megabyte():
+    body = "x" * (CHUNK_BYTES // 2 - 100)
+    long = [a_resource(CLUSTER, f"c{number}", f"{number}{body}") for number in range(5)]
+    huge = a_resource(CLUSTER, "d", body * 3)
+    stream = DeltaStream(a_set(1, *long, huge))
+    stream.request(DeltaRequest(CLUSTER))
+    sent = deltas(stream.take())
+    assert [names(response) for response in sent] == [["c0", "c1"], ["c2", "c3"], ["c4"], ["d"]]
 
 
 def test_an_empty_mesh_answers_a_wildcard_request():
@@ -173,8 +193,8 @@ def test_a_removed_resource_is_named_once_and_comes_back():
 
 def test_listeners_wait_until_every_chunk_of_clusters_is_acked():
     """Envoy goes live after the first chunks otherwise."""
-    listeners = [a_resource(LISTENER, f"l{number:03}") for number in range(CHUNK + 20)]
-    stream = DeltaStream(a_set(1, *many(CLUSTER, CHUNK + 1), *listeners))
+    listeners = [a_resource(LISTENER, f"l{number:03}") for number in range(NEW_CHUNK + 20)]
+    stream = DeltaStream(a_set(1, *many(CLUSTER, NEW_CHUNK + 1), *listeners))
     stream.request(DeltaRequest(LISTENER))
     stream.request(DeltaRequest(CLUSTER))
     first, second = deltas(stream.take())
@@ -183,16 +203,16 @@ def test_listeners_wait_until_every_chunk_of_clusters_is_acked():
     ack(stream, second)
     (response,) = deltas(stream.take())
     assert response.type_url == LISTENER
-    assert len(response.resources) == CHUNK + 20, "a new proxy's listeners come in one response"
+    assert len(response.resources) == NEW_CHUNK + 20, "a new proxy's listeners come in one response"
 
 
 def test_later_listeners_go_in_chunks():
     client = DeltaClient(DeltaStream(a_set(1, a_resource(LISTENER, "first"))))
     client.ask(LISTENER)
     client.settle()
-    client.stream.update(a_set(2, a_resource(LISTENER, "first"), *many(LISTENER, CHUNK + 5)))
+    client.stream.update(a_set(2, a_resource(LISTENER, "first"), *many(LISTENER, NEW_CHUNK + 5)))
     client.fetch()
-    assert [len(response.resources) for response in client.inbox] == [CHUNK, 5]
+    assert [len(response.resources) for response in client.inbox] == [NEW_CHUNK, 5]
 
 
 @pytest.mark.parametrize("earlier", [CLUSTER, ENDPOINT])
@@ -404,12 +424,12 @@ def test_a_client_that_never_answers_is_sent_only_so_much():
 
 
 def test_more_chunks_than_may_be_under_way_go_as_answers_come():
-    client = DeltaClient(DeltaStream(a_set(1, *many(CLUSTER, (MOST_PENDING + 3) * CHUNK))))
+    client = DeltaClient(DeltaStream(a_set(1, *many(CLUSTER, (MOST_PENDING + 3) * NEW_CHUNK))))
     client.ask(CLUSTER)
     client.fetch()
     assert len(client.inbox) == MOST_PENDING
     client.settle()
-    assert len(client.held[CLUSTER]) == (MOST_PENDING + 3) * CHUNK
+    assert len(client.held[CLUSTER]) == (MOST_PENDING + 3) * NEW_CHUNK
 
 
 def test_a_changed_cluster_brings_its_endpoints_along_so_that_envoy_need_not_wait_to_warm_it() -> (
