@@ -50,6 +50,7 @@ def group_key(proxy: Proxy) -> Hashable:
         proxy.identity,
         proxy.proxyless,
         proxy.vips,
+        proxy.ipv6,
     )
 
 

@@ -24,6 +24,7 @@ from windward.config.traffic_policy import ClientTLSMode, SimpleLB
 CONNECT_TIMEOUT_S = 10.0
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 INBOUND_SOURCE = "127.0.0.6"
+INBOUND_SOURCE_IPV6 = "::6"
 """Inbound connections to the application come from here, so that interception leaves them alone."""
 
 TYPES = {
@@ -226,7 +227,12 @@ def _security(
 
 
 def inbound(
-    port: int, protocol: Protocol, application: str | None, *, transparent: bool = False
+    port: int,
+    protocol: Protocol,
+    application: str | None,
+    *,
+    transparent: bool = False,
+    ipv6: bool = False,
 ) -> cluster_pb2.Cluster:
     """``inbound|PORT||``: to the application, at an address of its own or (intercepted) where the connection went.
 
@@ -238,7 +244,7 @@ def inbound(
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )
     if application is None:
-        _to_original(cluster, transparent=transparent)
+        _to_original(cluster, transparent=transparent, ipv6=ipv6)
     else:
         own = Endpoint(
             address=application,
@@ -262,7 +268,7 @@ def inbound(
     return cluster
 
 
-def _to_original(cluster: cluster_pb2.Cluster, *, transparent: bool) -> None:
+def _to_original(cluster: cluster_pb2.Cluster, *, transparent: bool, ipv6: bool) -> None:
     cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
     cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
     if transparent:
@@ -270,6 +276,11 @@ def _to_original(cluster: cluster_pb2.Cluster, *, transparent: bool) -> None:
     cluster.upstream_bind_config.source_address.CopyFrom(
         address_pb2.SocketAddress(address=INBOUND_SOURCE, port_value=0)
     )
+    if ipv6:
+        # Envoy takes the one of the destination's family.
+        cluster.upstream_bind_config.extra_source_addresses.add().address.CopyFrom(
+            address_pb2.SocketAddress(address=INBOUND_SOURCE_IPV6, port_value=0)
+        )
 
 
 def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
@@ -291,12 +302,12 @@ def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
     return [black_hole, passthrough, inbound_passthrough(transparent=False)]
 
 
-def inbound_passthrough(*, transparent: bool) -> cluster_pb2.Cluster:
+def inbound_passthrough(*, transparent: bool, ipv6: bool = False) -> cluster_pb2.Cluster:
     """To the application, on ports that no service names."""
     cluster = cluster_pb2.Cluster(
         name=names.INBOUND_PASSTHROUGH,
         connect_timeout=duration(CONNECT_TIMEOUT_S),
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )
-    _to_original(cluster, transparent=transparent)
+    _to_original(cluster, transparent=transparent, ipv6=ipv6)
     return cluster

@@ -111,6 +111,12 @@ def virtual_outbound(telemetry: Telemetry, *, allow_any: bool) -> listener_pb2.L
     )
 
 
+def add_ipv6(made: listener_pb2.Listener) -> None:
+    """A listener on 0.0.0.0 takes what comes to IPv6 addresses too."""
+    port = made.address.socket_address.port_value
+    made.additional_addresses.add().address.CopyFrom(address("::", port))
+
+
 def outbound_http(telemetry: Telemetry, port: int, *, allow_any: bool) -> listener_pb2.Listener:
     """``0.0.0.0_PORT``: HTTP by route configuration PORT; what is no HTTP passes, or does not."""
     elsewhere = names.PASSTHROUGH if allow_any else names.BLACK_HOLE

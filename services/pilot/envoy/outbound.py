@@ -60,6 +60,8 @@ class Scope:
     egress: EgressScope = EVERYTHING
     vips: bool = False
     """Whether services without addresses have virtual ones."""
+    ipv6: bool = False
+    """Whether listeners for any address are for IPv6 ones too."""
 
     def sees(self, service: Service) -> bool:
         return service.visible_in(self.namespace) and (

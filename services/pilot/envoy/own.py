@@ -48,6 +48,7 @@ def scope_of(snapshot: MeshSnapshot, proxy: Proxy) -> Scope:
         if proxy.type is ProxyType.SIDECAR
         else EVERYTHING,
         proxy.vips,
+        proxy.ipv6 and shape is Shape.INTERCEPTED,
     )
 
 
@@ -119,14 +120,18 @@ def _intercepted(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iter
     inbound = _inbound(snapshot, proxy)
     transparent = proxy.interception is Interception.TPROXY
     for port in inbound.ports:
-        yield _inbound_cluster(port, None, inbound.origins, transparent=transparent)
-    if transparent:
-        # In the place of the one that all of the scope have, which calls from an address of its own.
-        passing = cluster.inbound_passthrough(transparent=True)
+        yield _inbound_cluster(
+            port, None, inbound.origins, transparent=transparent, ipv6=proxy.ipv6
+        )
+    if transparent or proxy.ipv6:
+        # In the place of the one that all of the scope have, which calls from an IPv4 address of its own.
+        passing = cluster.inbound_passthrough(transparent=transparent, ipv6=proxy.ipv6)
         yield resource(xds.CLUSTER, passing.name, passing)
     message = listener.virtual_inbound(
         options.telemetry, inbound.ports, inbound.modes.default, transparent=transparent
     )
+    if proxy.ipv6:
+        listener.add_ipv6(message)
     yield resource(xds.LISTENER, message.name, message, inbound.origins)
 
 
@@ -144,8 +149,11 @@ def _inbound_cluster(
     origins: tuple[Origin, ...],
     *,
     transparent: bool = False,
+    ipv6: bool = False,
 ) -> Resource:
-    message = cluster.inbound(port.port, port.protocol, application, transparent=transparent)
+    message = cluster.inbound(
+        port.port, port.protocol, application, transparent=transparent, ipv6=ipv6
+    )
     return resource(xds.CLUSTER, names.inbound(port.port), message, origins)
 
 

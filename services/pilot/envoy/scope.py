@@ -12,6 +12,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from envoy.config.listener.v3 import listener_pb2
+
 from services.pilot.envoy import cluster, listener, mixer, names, virtual_host
 from services.pilot.envoy.common import resource
 from services.pilot.envoy.memo import Memo
@@ -233,7 +235,7 @@ class ScopeResources:
         tcp = self._tcp.get(port, {})
         wanted: dict[str, Resource] = {}
         if http:
-            item = self._http_listener(port)
+            item = self._for_families(self._http_listener(port))
             wanted[item.name] = item
             self._put([http.configuration(str(port), self._fallback)])
         else:
@@ -242,7 +244,10 @@ class ScopeResources:
         for host in sorted(tcp):
             for found in tcp[host]:
                 if not (found.anywhere and http):
-                    wanted.setdefault(found.resource.name, found.resource)
+                    item = found.resource
+                    wanted.setdefault(
+                        item.name, self._for_families(item) if found.anywhere else item
+                    )
         self._drop(xds.LISTENER, self._listeners.get(port, set()) - wanted.keys())
         self._listeners[port] = set(wanted)
         self._put(wanted.values())
@@ -260,6 +265,14 @@ class ScopeResources:
             ),
         )
 
+    def _for_families(self, made: Resource) -> Resource:
+        """A listener for any address, of the families that the scope's workloads have."""
+        if not self.scope.ipv6:
+            return made
+        message = listener_pb2.Listener.FromString(made.body)
+        listener.add_ipv6(message)
+        return resource(xds.LISTENER, made.name, message, made.origins)
+
     # ---- what every proxy has ---------------------------------------------------------------------------------------
 
     def _fixed(self) -> Iterator[Resource]:
@@ -274,7 +287,8 @@ class ScopeResources:
             yield resource(xds.CLUSTER, mixer.CLUSTER_NAME, message)
         if shape is Shape.INTERCEPTED:
             outbound = listener.virtual_outbound(options.telemetry, allow_any=options.allow_any)
-            yield resource(xds.LISTENER, names.VIRTUAL_OUTBOUND, outbound)
+            made = resource(xds.LISTENER, names.VIRTUAL_OUTBOUND, outbound)
+            yield self._for_families(made)
         if shape is Shape.DIRECT:
             yield PortHosts().configuration(names.HTTP_PROXY, self._fallback)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from windward.config.hosts import is_ip
 from windward.identity.spiffe_id import SpiffeId
 
 
@@ -43,6 +44,9 @@ class Proxy:
     """A gRPC client with xDS support (Istio's ``GENERATOR: grpc``)."""
     vips: bool = False
     """Whether its workload resolves names by the mesh's DNS and is given virtual addresses there (Istio's DNS_AUTO_ALLOCATE)."""
+
+    ipv6: bool = False
+    """Whether its workload has an IPv6 address (INSTANCE_IPS): what is intercepted then comes by both families."""
 
     @classmethod
     def from_node(
@@ -82,7 +86,14 @@ class Proxy:
             identity=identity,
             proxyless=metadata.get("GENERATOR") == "grpc",
             vips=_is_on(metadata, "DNS_CAPTURE") and _is_on(metadata, "DNS_AUTO_ALLOCATE"),
+            ipv6=_has_ipv6(parts[1], metadata.get("INSTANCE_IPS")),
         )
+
+
+def _has_ipv6(address: str, listed: object) -> bool:
+    """``listed``: addresses with commas between, as Istio's agents say them."""
+    addresses = [address, *(listed.split(",") if isinstance(listed, str) else ())]
+    return any(is_ip(item.strip()) and ":" in item for item in addresses)
 
 
 def _is_on(metadata: Mapping[str, Any], name: str) -> bool:

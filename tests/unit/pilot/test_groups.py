@@ -101,6 +101,7 @@ LOOK_ALIKES = [
     replace(ME, app_address="127.0.0.66"),
     replace(ME, identity=None),
     replace(ME, vips=True),
+    replace(ME, ipv6=True),
     replace(ME, proxyless=True),
     replace(ME, identity=workload_id("evil.example", "shop", "caller")),
 ]

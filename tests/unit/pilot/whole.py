@@ -16,6 +16,7 @@ OWN = {"app": "reviews", "version": "v1"}
 MESH_PROXIES = [
     sidecar("127.7.0.2", account="reviews", labels=OWN),
     replace(sidecar("127.7.0.2", account="reviews", labels=OWN), interception=Interception.TPROXY),
+    replace(sidecar("127.7.0.2", account="reviews", labels=OWN), ipv6=True),
     direct("127.7.0.2", account="reviews", labels=OWN),
     router(),
     sidecar("127.7.0.50", namespace="other"),

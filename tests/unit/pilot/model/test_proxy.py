@@ -73,3 +73,19 @@ def test_a_refusal_quotes_little_of_what_was_sent():
     with pytest.raises(ProxyRejected) as refused:
         Proxy.from_node("x" * 1_000_000, {}, None)
     assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("address", "listed", "ipv6"),
+    [
+        ("10.0.0.1", None, False),
+        ("10.0.0.1", "10.0.0.1,10.0.0.2", False),
+        ("10.0.0.1", "10.0.0.1, fd00::1", True),
+        ("fd00::1", None, True),
+        ("10.0.0.1", "no:address", False),
+        ("10.0.0.1", ["fd00::1"], False),
+    ],
+)
+def test_addresses_of_both_families_are_known(address, listed, ipv6):
+    node = f"sidecar~{address}~a.shop~shop.svc.cluster.local"
+    assert Proxy.from_node(node, {"INSTANCE_IPS": listed}, None).ipv6 is ipv6
