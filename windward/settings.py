@@ -45,6 +45,23 @@ class SettingsError(Exception):
     """One line: which setting, where it came from, what is wrong."""
 
 
+def as_flags(settings: msgspec.Struct) -> tuple[str, ...]:
+    """The command line that gives these settings; what is as by default is left out. For text, numbers, bools and tuples."""
+    made = []
+    for name, field in _fields(type(settings)).items():
+        value = getattr(settings, name)
+        if not field.required and value == field.default:
+            continue
+        if isinstance(value, tuple):
+            text = ",".join(map(str, value))
+        elif isinstance(value, bool):
+            text = str(value).lower()
+        else:
+            text = str(float(value)) if isinstance(value, Seconds) else str(value)
+        made.append(f"--{name.replace('_', '-')}={text}")
+    return tuple(made)
+
+
 def load(
     settings_type: type[S],
     *,

@@ -74,7 +74,7 @@ class Index:
         credentials: Folder | None = None,
     ) -> None:
         self._store = store
-        self._groups = groups
+        self.groups = groups
         self._due = Due(timing or Timing())
         self._registries = sources or Sources()
         self._folder = credentials
@@ -237,7 +237,7 @@ class Index:
                 (*objects, *refused),
                 tuple(workloads),
             )
-        groups = await self._groups.publish(snapshot, delta, push)
+        groups = await self.groups.publish(snapshot, delta, push)
         self.reach.advance(position)
         self.ready.set()
         seconds = asyncio.get_running_loop().time() - began_s

@@ -2,6 +2,8 @@
 
     settings -> certificate (from Citadel) -> store -> index -> groups -> streams; beside them the APIs
 
+--workers starts several of these on the same ports (workers.py).
+
 Drain: health says NOT_SERVING, streams end (clients move to another Pilot), the index stops, the store closes.
 """
 
@@ -12,16 +14,9 @@ import sys
 from pathlib import Path
 
 import grpc
+from structlog import contextvars
 
 from services.pilot import metrics
-from services.pilot.admin.doorkeeper import Doorkeeper, token_of
-from services.pilot.admin.observed import Observed
-from services.pilot.admin.routes import debug_routes
-from services.pilot.admin.service import AdminService
-from services.pilot.api.access import Access
-from services.pilot.api.config import ConfigService
-from services.pilot.api.progress import Progress
-from services.pilot.api.registry import RegistryService
 from services.pilot.blame.judge import Engine, Judge
 from services.pilot.collector import keep_collections_short
 from services.pilot.credentials.folder import Folder
@@ -31,28 +26,26 @@ from services.pilot.groups import Groups
 from services.pilot.housekeeping import keep_house
 from services.pilot.index import Index, Published
 from services.pilot.loop_watch import LoopWatch
+from services.pilot.running import Running
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.settings import Settings
+from services.pilot.siblings import Siblings
 from services.pilot.wakeups import join_wakeups
+from services.pilot.workers import end_with_stdin, serve_workers
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import ADS
 from services.pilot.xds.requests import SERVICES as SINGLE_TYPE
 from services.pilot.xds.server import DiscoveryServer
-from windward.api.admin.v1 import admin_pb2_grpc
-from windward.api.config.v1 import config_pb2_grpc
-from windward.api.registry.v1 import registry_pb2_grpc
 from windward.client.certificates import CertificateKeeper
 from windward.client.enrolment import control_plane_enrolment, enrolled
 from windward.identity.names import PILOT_ACCOUNT
 from windward.process import Lifecycle, run
 from windward.rpc import server as servers
-from windward.rpc.errors import ErrorInterceptor
 from windward.rpc.http import http_at
 from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
-from windward.telemetry.metrics import metrics_routes
 from windward.xds.resource import ResourceSet
 
 log = get_logger()
@@ -68,14 +61,26 @@ DRAIN_S = 5.0
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
+    if settings.workers > 1:
+        await serve_workers(settings, lifecycle)
+        return
+    siblings = Siblings.beside(settings.worker)
+    if settings.worker:
+        contextvars.bind_contextvars(worker=siblings.number)
+        end_with_stdin(lifecycle)
     watch = LoopWatch()
     if watch.attach(asyncio.get_running_loop()):
         metrics.watch_loop(watch)
     async with store_at(settings.store) as store:
-        await _serve(settings, lifecycle, store)
+        try:
+            await _serve(settings, lifecycle, store, siblings)
+        finally:
+            await siblings.close()
 
 
-async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None:
+async def _serve(
+    settings: Settings, lifecycle: Lifecycle, store: Store, siblings: Siblings
+) -> None:
     groups = Groups(
         Options(
             settings.trust_domain,
@@ -83,33 +88,17 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
             settings.mixer_address,
         )
     )
-    index, connected = _index(settings, store, groups), ConnectedProxies()
-    discovery = DiscoveryServer(groups, connected, _limits(settings))
+    index = _index(settings, store, groups)
+    discovery = DiscoveryServer(groups, ConnectedProxies(), _limits(settings))
     judge = _judge(settings, groups, index, discovery)
-    observed = Observed(
-        settings.mtls_address,
-        lambda: index.snapshot,
-        index.lease,
-        index.pushes,
-        groups,
-        connected,
-        judge,
-    )
-    access = Access(settings.trust_domain)
-    door = Doorkeeper(access, token_of(settings.admin_token_file), settings.admin_open_on_loopback)
-    state = "waiting for a certificate from Citadel"
-    routes = {
-        **metrics_routes(
-            metrics.REGISTRY, lambda: state or ("" if index.ready.is_set() else "reading the store")
-        ),
-        **debug_routes(observed, door),
-    }
+    pilot = Running(settings, store, siblings, index, discovery, judge)
     keeper = CertificateKeeper(control_plane_enrolment(settings, PILOT_ACCOUNT))
     async with http_at(
         settings.metrics_address,
-        routes,
+        pilot.routes(),
         setting="--metrics-address",
-        tls=lambda: keeper.source.current if not state else None,
+        tls=lambda: None if pilot.waiting else keeper.source.current,
+        shared=bool(settings.worker),
     ) as metrics_port:
         if not await enrolled(keeper, lifecycle.stopping):
             return
@@ -119,24 +108,25 @@ async def _serve(settings: Settings, lifecycle: Lifecycle, store: Store) -> None
                 group.create_task(keep_collections_short()),
                 group.create_task(index.run()),
                 group.create_task(keep_house(store, settings.history_limit)),
+                group.create_task(judge.run()),
+                group.create_task(index.reach.align()),
             ]
-            tasks.append(group.create_task(judge.run()))
-            server = _server(settings, store, observed, access)
             discovery.ready, discovery.reach = index.ready.is_set, index.reach
-            tasks.append(group.create_task(index.reach.align()))
+            server, beside = pilot.server(), pilot.server_beside()
             server.add_generic_rpc_handlers(discovery.handlers())
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
             await server.start()
+            await beside.start()
             join_wakeups(asyncio.get_running_loop())
             await servers.set_serving(health, SERVICES)
             lifecycle.listening(**ports, metrics=metrics_port)
             log.info("pilot.listening", mtls=settings.mtls_address)
-            state = ""
+            pilot.waiting = ""
             await lifecycle.stopping.wait()
             await health.enter_graceful_shutdown()
             await discovery.drain()
-            await server.stop(DRAIN_S)
+            await asyncio.gather(server.stop(DRAIN_S), beside.stop(0))
             for task in tasks:
                 task.cancel()
 
@@ -171,22 +161,6 @@ def _judge(settings: Settings, groups: Groups, index: Index, discovery: Discover
     index.on_published = published
     discovery.tell(judge.answered, synced)
     return judge
-
-
-def _server(
-    settings: Settings, store: Store, observed: Observed, access: Access
-) -> grpc.aio.Server:
-    """Every service of Pilot's own but ADS, on no port yet."""
-    server = servers.new_server(interceptors=[ErrorInterceptor()])
-    progress = Progress(observed.pushes, observed.judge)
-    config_pb2_grpc.add_ConfigServiceServicer_to_server(
-        ConfigService(store, access, observed.connected, settings.mtls_address, progress), server
-    )
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(observed, access), server)
-    registry_pb2_grpc.add_RegistryServiceServicer_to_server(
-        RegistryService(store, access, settings.endpoint_ttl), server
-    )
-    return server
 
 
 def _limits(settings: Settings) -> Limits:

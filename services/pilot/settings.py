@@ -27,6 +27,13 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
             description="metrics and health, HTTP; /debug/ for the administrator and the control plane, HTTPS (mTLS)"
         ),
     ] = "127.0.0.1:15014"
+    workers: Annotated[
+        int,
+        Meta(description="processes that share the ports, each a whole Pilot", ge=1, le=64),
+    ] = 1
+    worker: Annotated[
+        str, Meta(description="given by --workers to its processes: FOLDER:NUMBER; not for people")
+    ] = ""
     admin_token_file: Annotated[
         str,
         Meta(

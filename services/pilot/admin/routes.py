@@ -14,8 +14,7 @@ import grpc
 import msgspec
 
 from services.pilot.admin.doorkeeper import Doorkeeper
-from services.pilot.admin.observed import Observed
-from services.pilot.admin.views import VIEWS, read
+from services.pilot.admin.views import VIEWS, Reader
 from windward.rpc.errors import RefusedError
 from windward.rpc.http import Handler, Request, Response, Routes
 
@@ -38,7 +37,7 @@ STATUSES: Final = {
 }
 
 
-def debug_routes(observed: Observed, keeper: Doorkeeper) -> Routes:
+def debug_routes(pilot: str, reader: Reader, keeper: Doorkeeper) -> Routes:
     """Routes for the metrics port."""
     index = _guarded(keeper, _index)
     routes: dict[tuple[str, str], Handler] = {
@@ -46,7 +45,7 @@ def debug_routes(observed: Observed, keeper: Doorkeeper) -> Routes:
         ("GET", "/debug/"): index,
     }
     for path, view in {**{name: name for name in VIEWS}, **ISTIO}.items():
-        routes["GET", f"/debug/{path}"] = _guarded(keeper, _page(observed, view))
+        routes["GET", f"/debug/{path}"] = _guarded(keeper, _page(pilot, reader, view))
     return routes
 
 
@@ -57,20 +56,20 @@ def _guarded(keeper: Doorkeeper, handler: Handler) -> Handler:
     return guarded
 
 
-def _page(observed: Observed, view: str) -> Handler:
+def _page(pilot: str, reader: Reader, view: str) -> Handler:
     async def page(request: Request) -> Response:
         query = {RENAMED.get(key, key): values[-1] for key, values in request.query.items()}
         rows: list[bytes] = []
         truncated = False
         try:
             limit = _number(query.pop("limit", "0"))
-            async for chunk in read(observed, view, query, limit):
+            async for chunk in reader(view, query, limit):
                 rows += chunk.rows
                 truncated = chunk.truncated
         except RefusedError as error:
             status = STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
             return Response(status, error.message.encode() + b"\n")
-        head = msgspec.json.encode({"pilot": observed.pilot, "view": view, "truncated": truncated})
+        head = msgspec.json.encode({"pilot": pilot, "view": view, "truncated": truncated})
         body = b"".join((head[:-1], b',"items":[', b",\n".join(rows), b"]}\n"))
         return Response(200, body, "application/json")
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import grpc
 
-from services.pilot.admin.observed import Observed
-from services.pilot.admin.views import read
-from services.pilot.api.access import Access
+from services.pilot.admin.views import Reader
+from services.pilot.api.access import Access, Everybody
 from windward.api.admin.v1 import admin_pb2, admin_pb2_grpc
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    def __init__(self, observed: Observed, access: Access) -> None:
-        self._observed = observed
+    def __init__(
+        self,
+        reader: Reader,
+        access: Access | Everybody,
+        metrics: Callable[[], bytes],
+        worker: str = "",
+    ) -> None:
+        self._reader = reader
         self._access = access
+        self._metrics = metrics
+        self._worker = worker
 
     async def Read(  # noqa: N802  the wire's name
         self, request: admin_pb2.ReadRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[admin_pb2.ReadResponse, None]:
         self._access.reader(context)
-        async for chunk in read(self._observed, request.view, dict(request.query), request.limit):
+        async for chunk in self._reader(request.view, dict(request.query), request.limit):
             yield admin_pb2.ReadResponse(rows=chunk.rows, truncated=chunk.truncated)
+
+    async def Metrics(  # noqa: N802  the wire's name
+        self, _: admin_pb2.MetricsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> admin_pb2.MetricsResponse:
+        self._access.reader(context)
+        return admin_pb2.MetricsResponse(text=self._metrics(), worker=self._worker)

@@ -21,8 +21,9 @@ from google.protobuf.message import DecodeError
 from services.pilot.admin import mesh, proxies
 from services.pilot.admin.observed import Observed
 from services.pilot.admin.proxies import Filters, NoSuchProxy, Row
+from services.pilot.credentials.credential import redacted
 from windward.rpc.errors import invalid, not_found
-from windward.xds.resource import Resource
+from windward.xds.resource import SECRET, Resource
 
 SLICE_S = 0.002
 DEFAULT_ROWS = 1000
@@ -72,6 +73,10 @@ class Chunk:
     """A JSON object each."""
     truncated: bool = False
     """There was more; this is the last chunk then."""
+
+
+Reader = Callable[[str, Mapping[str, str], int], AsyncGenerator[Chunk, None]]
+"""(view, query, limit) -> its rows: ``read`` of one Pilot, or of several workers' (siblings.py)."""
 
 
 async def read(
@@ -129,10 +134,12 @@ async def _encoded(row: Row) -> bytes:
 
 
 def _envoy_json(resource: Resource) -> bytes:
-    """Envoy's JSON of a resource; null for a message of a type that this Pilot does not know."""
+    """Envoy's JSON of a resource, without private keys; null for a message of a type that this Pilot does not know."""
     try:
         message = symbol_database.Default().GetSymbol(resource.type_url.rpartition("/")[2])
-        made: Any = json_format.MessageToDict(message.FromString(resource.body))
+        secret = resource.type_url == SECRET
+        body = redacted(resource.body) if secret else resource.body
+        made: Any = json_format.MessageToDict(message.FromString(body))
     except (KeyError, TypeError, DecodeError, json_format.Error):
         return b"null"
     if resource.size <= LONG_BYTES:

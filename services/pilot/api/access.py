@@ -12,6 +12,16 @@ from windward.rpc.errors import denied, unauthenticated
 from windward.rpc.peer import peer_identity
 
 
+class Everybody:
+    """For a socket that only the other workers of this Pilot reach: they ask for those whom they have let in."""
+
+    def reader(self, _: grpc.aio.ServicerContext[Any, Any]) -> None:
+        return
+
+    def administrator(self, _: grpc.aio.ServicerContext[Any, Any]) -> SpiffeId:
+        raise denied("workers only read from one another")
+
+
 class Access:
     def __init__(self, trust_domain: str) -> None:
         self._administrator = workload_id(trust_domain, ROOT_NAMESPACE, ADMIN_ACCOUNT)

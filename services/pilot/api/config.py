@@ -13,9 +13,10 @@ import grpc
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.pilot.api.access import Access
+from services.pilot.api.access import Access, Everybody
 from services.pilot.api.progress import Progress
 from services.pilot.credentials.credential import redacted
+from services.pilot.siblings import DEADLINE_S, Siblings, summed
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from services.pilot.xds.requests import AnyStream
 from windward.api.config.v1 import config_pb2, config_pb2_grpc
@@ -58,16 +59,18 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
     def __init__(
         self,
         store: Store,
-        access: Access,
+        access: Access | Everybody,
         connected: ConnectedProxies,
         pilot: str,
         progress: Progress | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         self._store = store
         self._access = access
         self._connected = connected
         self._pilot = pilot
         self._progress = progress
+        self._siblings = siblings or Siblings()
 
     # ---- changing ---------------------------------------------------------------------------------------------------
 
@@ -169,9 +172,12 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ListProxiesResponse:
         self._access.reader(context)
-        return config_pb2.ListProxiesResponse(
-            proxies=[self._status(item) for item in self._connected]
+        others = await self._siblings.ask_config(
+            lambda stub: stub.ListProxies(config_pb2.ListProxiesRequest(), timeout=DEADLINE_S)
         )
+        proxies = [self._status(item) for item in self._connected]
+        proxies += [proxy for answer in others for proxy in answer.proxies]
+        return config_pb2.ListProxiesResponse(proxies=proxies)
 
     def _status(self, item: Connected) -> config_pb2.ProxyStatus:
         since = Timestamp()
@@ -201,6 +207,11 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self._access.reader(context)
         found = self._connected.find(request.proxy)
         if not found:
+            others = await self._siblings.ask_config(
+                lambda stub: stub.GetProxyConfig(request, timeout=DEADLINE_S)
+            )
+            if others:
+                return others[0]
             raise not_found(
                 f"no proxy {request.proxy!r} is connected here; see `windward proxy status`"
             )
@@ -251,7 +262,10 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         )
         if self._progress is not None:
             self._progress.add_to(status, key)
-        return status
+        others = await self._siblings.ask_config(
+            lambda stub: stub.GetObjectStatus(request, timeout=DEADLINE_S)
+        )
+        return summed(status, others)
 
 
 class Users:

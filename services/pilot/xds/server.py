@@ -73,7 +73,7 @@ class DiscoveryServer:
         jitter: Callable[[], float] = random,
     ) -> None:
         self._source = source
-        self._connected = connected
+        self.connected = connected
         self._limits = limits
         self._jitter = jitter
         self._admission = Admission(limits.first_syncs, limits.first_sync_s)
@@ -233,7 +233,7 @@ class DiscoveryServer:
             raise invalid(f"the node message has {size} bytes, at most {LONGEST_NODE} are taken")
         identity = peer_identity(context)
         most = self._limits.streams_per_identity
-        if identity is not None and self._connected.of(identity) >= most:
+        if identity is not None and self.connected.of(identity) >= most:
             raise exhausted(f"{identity} has {most} streams here, its most")
         try:
             metadata = json_format.MessageToDict(node.metadata)
@@ -250,13 +250,13 @@ class DiscoveryServer:
         """The proxy is among those that are connected."""
         proxy = session.proxy
         connected = Connected(proxy, session.stream, datetime.now(UTC), session.view)
-        number = self._connected.add(connected)
+        number = self.connected.add(connected)
         metrics.connected(version, 1)
         log.info("xds.connected", proxy=proxy.id, identity=str(proxy.identity or ""))
         try:
             yield
         finally:
-            self._connected.remove(number)
+            self.connected.remove(number)
             metrics.connected(version, -1)
             log.info("xds.disconnected", proxy=proxy.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 from services.pilot.admin.doorkeeper import Doorkeeper
 from services.pilot.admin.routes import ISTIO, debug_routes
-from services.pilot.admin.views import VIEWS
+from services.pilot.admin.views import VIEWS, read
 from services.pilot.api.access import Access
 from tests.unit.pilot.mesh import service_entry, sidecar
 from tests.unit.pilot_admin.world import PILOT, World, running
@@ -26,7 +27,9 @@ LET_IN = {"authorization": f"Bearer {TOKEN}"}
 
 
 async def get(world: World, path: str, **query: str) -> tuple[int, str]:
-    routes = debug_routes(world.observed, Doorkeeper(Access(TRUST_DOMAIN), TOKEN))
+    routes = debug_routes(
+        PILOT, partial(read, world.observed), Doorkeeper(Access(TRUST_DOMAIN), TOKEN)
+    )
     asked = {key: [value] for key, value in query.items()}
     answer = await routes["GET", path](Request("GET", path, asked, "127.0.0.1", LET_IN))
     return answer.status, answer.body.decode()
@@ -34,7 +37,9 @@ async def get(world: World, path: str, **query: str) -> tuple[int, str]:
 
 async def test_every_page_is_guarded():
     async with running() as world:
-        routes = debug_routes(world.observed, Doorkeeper(Access(TRUST_DOMAIN), TOKEN))
+        routes = debug_routes(
+            PILOT, partial(read, world.observed), Doorkeeper(Access(TRUST_DOMAIN), TOKEN)
+        )
         for (method, path), handler in routes.items():
             assert method == "GET"
             assert (await handler(Request("GET", path, {}, "127.0.0.1"))).status == 401
@@ -134,7 +139,9 @@ async def test_one_port_serves_plain_and_tls_and_the_certificate_decides(tmp_pat
         ),
     }
     async with running() as world:
-        routes = debug_routes(world.observed, Doorkeeper(Access(TRUST_DOMAIN)))
+        routes = debug_routes(
+            PILOT, partial(read, world.observed), Doorkeeper(Access(TRUST_DOMAIN))
+        )
         async with http_at(
             "127.0.0.1:0", routes, setting="--metrics-address", tls=lambda: own
         ) as port:

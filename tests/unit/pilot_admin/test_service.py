@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import grpc
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from services.pilot.admin.service import AdminService
+from services.pilot.admin.views import read
 from services.pilot.api.access import Access
 from tests.unit.pilot.mesh import REVIEWS, service_entry
 from tests.unit.pilot_admin.world import World, running
@@ -18,7 +20,7 @@ from windward.rpc.errors import RefusedError
 
 
 async def ask(world: World, who: str, **fields: Any) -> list[admin_pb2.ReadResponse]:
-    service = AdminService(world.observed, Access(TRUST_DOMAIN))
+    service = AdminService(partial(read, world.observed), Access(TRUST_DOMAIN), lambda: b"text")
     context: Any = Caller(who)
     return [part async for part in service.Read(admin_pb2.ReadRequest(**fields), context)]
 

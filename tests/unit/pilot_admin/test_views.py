@@ -7,13 +7,14 @@ import asyncio
 import grpc
 import msgspec
 import pytest
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from services.pilot.admin import views
 from services.pilot.admin.views import VIEWS, read
 from tests.unit.pilot.mesh import service_entry, sidecar
 from tests.unit.pilot_admin.world import running
 from windward.rpc.errors import RefusedError
-from windward.xds.resource import CLUSTER, Resource
+from windward.xds.resource import CLUSTER, SECRET, Resource
 
 
 async def test_every_view_reads_an_empty_mesh():
@@ -92,6 +93,17 @@ async def test_a_long_resource_is_the_same_json_as_a_short_one(monkeypatch):
         assert ways[0] == ways[1] == ways[2]
         hosts = ways[0][0]["body"]["virtualHosts"]
         assert {item["name"] for item in hosts} > {"s0.shop.svc.cluster.local:9080"}
+
+
+def test_a_private_key_is_not_shown():
+    secret = secret_pb2.Secret(name="kubernetes://shop")
+    secret.tls_certificate.certificate_chain.inline_bytes = b"chain"
+    secret.tls_certificate.private_key.inline_bytes = b"very secret"
+    shown = msgspec.json.decode(
+        views._envoy_json(Resource(SECRET, "a", secret.SerializeToString()))
+    )
+    assert shown["tlsCertificate"]["privateKey"] == {"inlineString": "[redacted]"}
+    assert "certificateChain" in shown["tlsCertificate"]
 
 
 def test_a_message_of_an_unknown_type_has_no_json():
