@@ -7,6 +7,7 @@ dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
 route-edits    --edits of routes, subsets and destinations under 500 requests/s: failed requests
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
+nacks          bad objects that real Envoys refuse: who is blamed and how soon, what good is held back (needs root)
 xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
 xds-route      likewise: one VirtualService changes
 xds-churn      likewise: --rate endpoint changes a second for --seconds
@@ -79,6 +80,12 @@ def _leases(_: argparse.Namespace) -> Mapping[str, Any]:
     return leases.measure()
 
 
+def _nacks(_: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks.nacks import run
+
+    return run.measure()
+
+
 def _mesh(options: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks import mesh
 
@@ -99,6 +106,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
     "leases": _leases,
     "route-edits": _route_edits,
     "mesh": _mesh,
+    "nacks": _nacks,
     **dict.fromkeys(XDS, _xds),
 }
 

@@ -6,12 +6,18 @@ Envoy's own words are never read for this: protobuf changes them from run to run
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 MOST_TRIALS = 200
 """Of fields. Beyond it the field found so far is the answer."""
+MOST_SIBLINGS = 8
+"""That are tried one by one."""
+HARMLESS_NUMBERS = (1, 200)
+HARMLESS_TEXTS = ("1s", "/a", "10.0.0.1")
+Step = str | int
 
 
 async def bad_ones(
@@ -35,27 +41,77 @@ Trial = Callable[[Any], Awaitable["bool | None"]]
 
 
 async def bad_path(value: Any, refused: Trial, path: str = "") -> str:
-    """The path of the smallest part of a JSON value without which the whole is taken; empty: the whole itself."""
+    """The path of the smallest part of a JSON value that is to blame; empty: the whole itself.
+
+    To blame is a part without which the whole is taken. Of several of those (without ``attempts`` a bad
+    ``perTryTimeout`` is not looked at), and where there is none (a redirect is needed), it is the scalar in whose place a
+    harmless one is taken.
+    """
     left = [MOST_TRIALS]
 
     async def mends(changed: Any) -> bool:
         left[0] -= 1
         return left[0] >= 0 and await refused(changed) is False
 
-    async def descend(at: Any, rebuilt: Callable[[Any], Any], path: str) -> str:
-        for step, child in _children(at):
-            if not await mends(rebuilt(_without(at, step))):
-                continue
-            below = _joined(path, step)
-            if not isinstance(child, (dict, list)) or not child:
-                return below
-            return await descend(child, _placed(rebuilt, at, step), below)
+    return await _descend(value, lambda new: new, mends, path)
+
+
+Mends = Callable[[Any], Awaitable[bool]]
+Rebuilt = Callable[[Any], Any]
+"""The whole with another value in place of a part."""
+
+
+async def _descend(at: Any, rebuilt: Rebuilt, mends: Mends, path: str) -> str:
+    found = await _mending(at, rebuilt, mends)
+    if len(found) != 1:
+        # What stands first in an object mostly says where it applies; what it says comes after.
+        for step, child in reversed(found or _children(at)):
+            cured = await _curable(child, _placed(rebuilt, at, step), mends, _joined(path, step))
+            if cured:
+                return cured
+        found = found[:1]
+    if not found:
         return path
+    [(step, child)] = found
+    below = _joined(path, step)
+    if not isinstance(child, (dict, list)) or not child:
+        return below
+    return await _descend(child, _placed(rebuilt, at, step), mends, below)
 
-    return await descend(value, lambda new: new, path)
+
+async def _mending(at: Any, rebuilt: Rebuilt, mends: Mends) -> list[tuple[Step, Any]]:
+    """The children, each of which is enough to leave out; of a long row one, found by halves."""
+    steps = _children(at)
+    while len(steps) > MOST_SIBLINGS:
+        middle = len(steps) // 2
+        for half in (steps[:middle], steps[middle:]):
+            if await mends(rebuilt(_without(at, {step for step, _ in half}))):
+                steps = half
+                break
+        else:
+            return []
+    return [(step, child) for step, child in steps if await mends(rebuilt(_without(at, {step})))]
 
 
-Step = str | int
+async def _curable(value: Any, rebuilt: Rebuilt, mends: Mends, path: str) -> str:
+    """The first scalar, below this path, in whose place a harmless one is taken; empty when there is none."""
+    if isinstance(value, (dict, list)):
+        for step, child in _children(value):
+            found = await _curable(child, _placed(rebuilt, value, step), mends, _joined(path, step))
+            if found:
+                return found
+        return ""
+    for harmless in _harmless(value):
+        if harmless != value and await mends(rebuilt(harmless)):
+            return path
+    return ""
+
+
+def _harmless(value: Any) -> Sequence[Any]:
+    """Values of the same kind that are taken nearly everywhere: 200 is also a status."""
+    if isinstance(value, bool) or value is None:
+        return ()
+    return HARMLESS_NUMBERS if isinstance(value, (int, float)) else HARMLESS_TEXTS
 
 
 def _placed(rebuilt: Callable[[Any], Any], at: Any, step: Step) -> Callable[[Any], Any]:
@@ -69,10 +125,10 @@ def _children(value: Any) -> list[tuple[Step, Any]]:
     return list(enumerate(value)) if isinstance(value, list) else []
 
 
-def _without(value: Any, step: Step) -> Any:
+def _without(value: Any, steps: AbstractSet[Step]) -> Any:
     if isinstance(value, dict):
-        return {key: child for key, child in value.items() if key != step}
-    return [child for index, child in enumerate(value) if index != step]
+        return {key: child for key, child in value.items() if key not in steps}
+    return [child for index, child in enumerate(value) if index not in steps]
 
 
 def _with(value: Any, step: Step, new: Any) -> Any:

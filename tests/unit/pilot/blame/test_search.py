@@ -80,5 +80,38 @@ def test_trials_are_bounded():
         return "last" in changed
 
     wide = {str(number): 0 for number in range(500)} | {"last": 0}
-    assert asyncio.run(bad_path(wide, refused, "spec")) == "spec"
-    assert len(tried) <= 200
+    assert asyncio.run(bad_path(wide, refused, "spec")) == "spec.last"
+    assert len(tried) < 40
+
+
+async def _taken_unless_bad_time(changed):
+    """``time`` counts only where ``attempts`` does, and a direct response is needed."""
+    if "answer" not in changed:
+        return True
+    retries = changed.get("retries", {})
+    return retries.get("attempts", 0) > 0 and retries.get("time", "1s") != "1s"
+
+
+def test_of_two_fields_without_which_it_is_taken_the_one_with_a_bad_value_is_to_blame():
+    bad = {"answer": {"status": 1}, "retries": {"time": "-1s", "attempts": 2}}
+    assert asyncio.run(bad_path(bad, _taken_unless_bad_time, "spec")) == "spec.retries.time"
+
+
+def test_a_field_that_cannot_be_left_out_is_found_by_a_harmless_value_in_its_place():
+    async def refused(changed):
+        return changed.get("answer", {}).get("status") != 200
+
+    bad = {"match": {"path": "/x"}, "answer": {"status": 99, "body": "b"}}
+    assert asyncio.run(bad_path(bad, refused, "spec")) == "spec.answer.status"
+
+
+def test_one_bad_item_of_a_thousand_takes_few_trials():
+    tried = []
+
+    async def refused(changed):
+        tried.append(changed)
+        return 777 in changed.get("items", ())
+
+    bad = {"items": list(range(1000))}
+    assert asyncio.run(bad_path(bad, refused, "spec")) == "spec.items[777]"
+    assert len(tried) < 60
