@@ -16,6 +16,7 @@ from time import monotonic
 
 from benchmarks import agent, agent_outage, dns, leases, mesh, route_edits
 from benchmarks.chaos import run as chaos
+from benchmarks.nacks import run as nacks
 from benchmarks.rows import Row
 from benchmarks.xds import bars as xds_bars
 
@@ -72,6 +73,8 @@ def run(results: Path, *, only_xds: bool = False, runs: int = 1, minutes: int = 
         raw |= figures
         raw["agent_outage"] = outage = agent_outage.measure(minutes, agent_outage.TTL_S)
         made += agent_outage.rows(outage)
+        raw["nacks"] = refused = nacks.measure()
+        made += nacks.rows(refused)
         _show(made)
         _keep(file, raw)
         for key, rows, figures in _under_load():
