@@ -1,11 +1,13 @@
 """``python -m benchmarks SCENARIO [options] --json FILE``: measurements, each one flat JSON object and a table.
 
+added-latency  two sidecars at 1,000 requests/s over 16 connections, against none and against two bare Envoys with mTLS
 agent-outage   the control plane dead: restarts of agent and Envoy, and --minutes of requests with Citadel coming and going
 agent          eight agents: memory, idle CPU, the start of one, SIGTERM under load
 chaos          Envoys, agents, Pilot and Citadel killed at random for --seconds: what every failed request was due to
 dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
 route-edits    --edits of routes, subsets and destinations under 500 requests/s: failed requests
+many-envoys    --envoys real Envoys with agents, each in a network namespace: all in sync; memory and CPU
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
 nacks          bad objects that real Envoys refuse: who is blamed and how soon, what good is held back (needs root)
 xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
@@ -56,6 +58,18 @@ def _agent(_: argparse.Namespace) -> Mapping[str, Any]:
     return asyncio.run(agent.measure())
 
 
+def _added_latency(_: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import added_latency
+
+    return added_latency.measure()
+
+
+def _many_envoys(options: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import many_envoys
+
+    return many_envoys.measure(options.envoys)
+
+
 def _chaos(options: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks.chaos import run
 
@@ -99,12 +113,14 @@ def _xds(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
+    "added-latency": _added_latency,
     "agent-outage": _agent_outage,
     "agent": _agent,
     "chaos": _chaos,
     "dns": _dns,
     "leases": _leases,
     "route-edits": _route_edits,
+    "many-envoys": _many_envoys,
     "mesh": _mesh,
     "nacks": _nacks,
     **dict.fromkeys(XDS, _xds),
@@ -127,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
         ("--rate", 100, "churn: changes a second"),
         ("--seconds", 60, "churn, chaos: for how long"),
         ("--seed", 1, "chaos: of the schedule of kills"),
+        ("--envoys", 200, "many-envoys: how many, at most 240"),
         ("--edits", 20, "route-edits: how many"),
         ("--minutes", 30, "agent-outage, bars: how long the control plane stays dead"),
         ("--ttl", 240, "agent-outage: lifetime of certificates in seconds"),

@@ -14,7 +14,16 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
-from benchmarks import agent, agent_outage, dns, leases, mesh, route_edits
+from benchmarks import (
+    added_latency,
+    agent,
+    agent_outage,
+    dns,
+    leases,
+    many_envoys,
+    mesh,
+    route_edits,
+)
 from benchmarks.chaos import run as chaos
 from benchmarks.nacks import run as nacks
 from benchmarks.rows import Row
@@ -107,6 +116,10 @@ def _under_load() -> Iterator[tuple[str, list[Row], dict[str, object]]]:
     """Of meshes that something is done to while requests go on: (name, rows, raw figures), one after the other."""
     edited = route_edits.measure()
     yield "route_edits", route_edits.rows(edited), edited
+    added = added_latency.measure()
+    yield "added_latency", added_latency.rows(added), added
+    many = many_envoys.measure()
+    yield "many_envoys", many_envoys.rows(many), many
     struck = chaos.measure(CHAOS_S, CHAOS_SEED)
     yield "chaos", chaos.rows(struck), struck
 

@@ -35,6 +35,8 @@ from windward.local.topology import Topology
 
 PREFERRED_GATEWAY_PORT = 8080
 START_TIMEOUT_S = 45.0
+MOST_STARTING = 8
+"""Sidecars that start at one time: of many, each has its share of the machine while its time to start runs."""
 
 
 class State(Enum):
@@ -84,6 +86,7 @@ class Mesh:
         self._gateway_port = gateway_port
         self._on_change = on_change
         self._stack = AsyncExitStack()
+        self._starting = asyncio.Semaphore(MOST_STARTING)
         self._lock: IO[str] | None = None
         self.plan: Plan = self._plan()
         self.specs: Parts
@@ -246,7 +249,8 @@ class Mesh:
         who = identity(service_account, namespace, self.options.trust_domain)
         await self._give_token(name, who)
         address = self.plan.place(name).address
-        await self._start(name, what, spec, (address, STATUS_PORT), address=address)
+        async with self._starting:
+            await self._start(name, what, spec, (address, STATUS_PORT), address=address)
 
     async def _start(
         self,
