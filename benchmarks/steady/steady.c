@@ -142,7 +142,7 @@ static void load(char **word) {
   for (int i = 0; i < count; i++) { number[i] = i; connections[i].next = began + (i64)(gap * i); }
   struct pollfd polled[MOST_CONNECTIONS];
   for (;;) {
-    i64 now = now_ns(), soonest = end + PATIENCE_S * 1000000000ll;
+    i64 now = now_ns(), soonest = now < end ? end : end + PATIENCE_S * 1000000000ll;
     int busy = 0;
     for (int i = 0; i < count; i++) {
       Connection *c = &connections[i];
