@@ -67,6 +67,8 @@ class Memo:
         for host in hosts:
             of_host = self._kept.get(host, {})
             for key, variants in of_host.items():
+                if not variants:
+                    continue  # what should have been built there could not be
                 newest = max(variant.used for variant in variants)
                 if newest == self.version and len(variants) > 1:
                     of_host[key] = [item for item in variants if item.used == newest]

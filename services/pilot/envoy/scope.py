@@ -150,7 +150,12 @@ class ScopeResources:
         for host in sorted(delta.endpoints - whole):
             before = self._parts.get(host)
             if before is not None:
-                ports |= self._replace(host, builder.with_endpoints(host, before))
+                try:
+                    moved = builder.with_endpoints(host, before)
+                except Exception as error:
+                    self.failed[host] = f"{type(error).__name__}: {error}"
+                else:
+                    ports |= self._replace(host, moved)
                 yield
         waiting = dict.fromkeys(sorted(whole, reverse=True))
         while waiting:

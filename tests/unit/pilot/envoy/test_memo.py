@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from services.pilot.envoy.memo import Memo
 from windward.xds.resource import CLUSTER, Resource
 
@@ -47,3 +49,14 @@ def test_a_host_that_is_gone_is_forgotten():
     old = memo.get("host", "k", (1,), maker())
     memo.forget(["host", "never heard of"])
     assert memo.get("host", "k", (1,), maker()) is not old
+
+
+def test_a_sweep_passes_over_what_could_not_be_built():
+    def refuses():
+        raise ValueError
+
+    memo = Memo()
+    with pytest.raises(ValueError):  # noqa: PT011  the builder's own
+        memo.get("host", "k", (1,), refuses)
+    memo.sweep(["host"])
+    assert memo.get("host", "k", (1,), maker()).body == b"x"
