@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.telemetry.logging import get_logger
 from windward.xds.bodies import Bodies
-from windward.xds.resource import Changes, Resource, ResourceSet
+from windward.xds.resource import CLUSTER, Changes, Resource, ResourceSet
 
 log = get_logger()
 SLICE_S = 0.002
@@ -91,6 +92,8 @@ class Group:
         self.proxy = proxy
         self.scope = scope
         self.own = own
+        self.lingering: set[str] = set()
+        """Clusters of its own that are no longer wanted, and that connections may still need."""
         self.wakes: dict[View, Wake] = {}
         self.moved = -1
         """The version at which the group changed its scope: two sets have it, and changes since then would mean either."""
@@ -150,8 +153,10 @@ class View:
 class Groups:
     """See services.pilot.model.source.ResourceSource. One owner publishes; streams read."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, linger_s: float = 0.0) -> None:
+        """``linger_s``: how long a proxy keeps clusters of its own that are gone; as long as its listeners drain."""
         self.options = options
+        self._linger_s = linger_s
         self._memo = Memo()
         self._bodies = Bodies()
         self._failed: dict[str, str] = {}
@@ -294,6 +299,7 @@ class Groups:
         own_names: dict[str, frozenset[str]] = {}
         if delta and concerns(delta, before, group.proxy):
             own = self._own(group.scope.snapshot, group.proxy, group.own)
+            self._linger(group, own)
             own_names = _differing(group.own, own)
             group.own = own
         if not names and not own_names:
@@ -302,6 +308,39 @@ class Groups:
         changed = _merged(names, own_names)
         group.renew(changed)
         return changed
+
+    def _linger(self, group: Group, own: dict[str, dict[str, Resource]]) -> None:
+        """Keep the clusters that a proxy is to lose as long as its listeners drain.
+
+        A filter chain that is gone finishes the requests of its connections, which another proxy may have sent before it heard
+        of the change: to them the cluster has to be there. Source: Envoy "Draining", filter chain update in place.
+        """
+        kept = group.own.get(CLUSTER, {})
+        going = kept.keys() - own.get(CLUSTER, {}).keys()
+        if not self._linger_s or not going:
+            group.lingering &= going
+            return
+        own[CLUSTER] = {**own.get(CLUSTER, {}), **{name: kept[name] for name in going}}
+        fresh = going - group.lingering
+        group.lingering = set(going)
+        if fresh:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._linger_s, self._let_go, group, fresh)
+
+    def _let_go(self, group: Group, names: AbstractSet[str]) -> None:
+        """The listeners have drained."""
+        going = frozenset(names & group.lingering)
+        if not going or self._groups.get(group_key(group.proxy)) is not group:
+            return
+        group.lingering -= going
+        clusters = group.own.get(CLUSTER, {})
+        group.own = {
+            **group.own,
+            CLUSTER: {name: item for name, item in clusters.items() if name not in going},
+        }
+        group.renew(None)
+        for wake in list(group.wakes.values()):
+            wake()
 
     async def _move(self, group: Group) -> bool:
         """To the scope that is the group's now, if it is another one: anything may differ there."""

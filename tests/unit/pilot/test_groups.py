@@ -299,3 +299,32 @@ async def test_an_address_that_a_user_gave_is_nobody_elses(mesh):
     assert not set(addresses()) & set(taken)
     await mesh.change(removed=[other.key])
     assert addresses() == taken
+
+
+async def test_a_workload_keeps_inbound_clusters_while_its_listeners_drain():
+    """Others may still send what the service that is gone was asked for."""
+    mesh = Mesh()
+    mesh.groups = Groups(OPTIONS, linger_s=0.02)
+    proxy = sidecar("127.7.0.2", account="reviews")
+    await mesh.change(service_entry(), workloads=[workload()])
+    view = await mesh.watch(proxy)
+    assert view.current.get(xds.CLUSTER, "inbound|9080||")
+    await mesh.change(removed=[service_entry().key])
+    assert view.current.get(xds.CLUSTER, NAME) is None
+    assert view.current.get(xds.CLUSTER, "inbound|9080||")
+    woken = view.wakes
+    async with asyncio.timeout(10):
+        while view.wakes == woken:
+            await asyncio.sleep(0)
+    assert view.current.get(xds.CLUSTER, "inbound|9080||") is None
+
+
+async def test_what_comes_back_while_it_lingers_stays():
+    mesh = Mesh()
+    mesh.groups = Groups(OPTIONS, linger_s=0.01)
+    await mesh.change(service_entry(), workloads=[workload()])
+    view = await mesh.watch(sidecar("127.7.0.2", account="reviews"))
+    await mesh.change(removed=[service_entry().key])
+    await mesh.change(service_entry())
+    await asyncio.sleep(0.03)
+    assert view.current.get(xds.CLUSTER, "inbound|9080||")
