@@ -57,6 +57,7 @@ class Pilot:
             self._hold,
         )
         self.judge = Judge(engine, ScratchEnvoy(binary) if binary else None)
+        self.groups.on_failed = self.judge.failed
         self._progress = Progress(PushLog(), self.judge)
         self._refused: dict[ObjectKey, ConfigObject[Any]] = {}
         self._publishing = asyncio.Lock()
@@ -79,8 +80,8 @@ class Pilot:
         async with self._publishing:
             refused, self._refused = self._refused, {}
             delta = self.state.apply(changed, {}, self._born, refused)
-            await self.groups.publish(self.state.snapshot, delta)
             self.judge.changed(changed)
+            await self.groups.publish(self.state.snapshot, delta)
         self._stirred.set()
 
     def _refuse(self, item: ConfigObject[Any]) -> None:

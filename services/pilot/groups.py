@@ -163,6 +163,8 @@ class Groups:
         self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
+        self.on_failed: Callable[[Scope, str, str], None] = lambda *_: None
+        """Told once of a host that cannot be built as it is now, and why."""
 
     # ---- streams ----------------------------------------------------------------------------------------------------
 
@@ -259,6 +261,7 @@ class Groups:
         for host in failed.keys() - self._failed.keys():
             self._failed[host] = failed[host]
             log.error("build.failed", host=host, reason=failed[host])
+            self.on_failed(shared.resources.scope, host, failed[host])
         for host in shared.resources.touched & self._failed.keys() - failed.keys():
             del self._failed[host]
 

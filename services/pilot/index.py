@@ -96,6 +96,8 @@ class Index:
         """Sources that were not read whole yet."""
         self.ready = asyncio.Event()
         """Set once configuration and endpoints were read whole and are published."""
+        self.on_changing: Callable[[tuple[ObjectKey, ...]], None] = lambda _: None
+        """Told of the objects that changed before what they make is put in force."""
         self.on_published: Callable[[Published], None] = lambda _: None
 
     @property
@@ -237,6 +239,7 @@ class Index:
                 (*objects, *refused),
                 tuple(workloads),
             )
+        self.on_changing(tuple(objects))
         groups = await self.groups.publish(snapshot, delta, push)
         self.reach.advance(position)
         self.ready.set()

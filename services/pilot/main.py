@@ -151,16 +151,14 @@ def _judge(settings: Settings, groups: Groups, index: Index, discovery: Discover
     binary = find_envoy("" if settings.scratch_envoy == "auto" else settings.scratch_envoy)
     judge = Judge(engine, ScratchEnvoy(binary) if binary else None)
 
-    def published(published: Published) -> None:
-        _published(published)
-        judge.changed(published.causes)
-
     def synced(current: ResourceSet, since: int) -> None:
         for seconds in index.pushes.accepted(current, since, asyncio.get_running_loop().time()):
             metrics.CONVERGENCE.observe(seconds)
 
-    index.on_published = published
+    index.on_changing = judge.changed
+    index.on_published = _published
     discovery.tell(judge.answered, synced)
+    groups.on_failed = judge.failed
     return judge
 
 

@@ -131,20 +131,12 @@ class Inquiry:
         return [Blame(suspects[0].key, "spec", shortened(words))] if suspects else []
 
     async def _field(self, build: Build, item: ConfigObject[Any]) -> str:
-        spec = item.raw.get("spec", {})
-        # Without what says where it applies, nothing is left to refuse: that would explain nothing.
-        placing = {name: value for name, value in spec.items() if name in PLACING}
-
-        async def refused(rest: Any) -> bool | None:
-            changed = walk_partial(type(item.spec), {**placing, **rest}, Report("spec"))
-            if changed is BAD:
-                return None
-            made = build((item, replace(item, spec=changed)))
+        async def refused(changed: ConfigObject[Any]) -> bool | None:
+            made = build((item, changed))
             # A field without which nothing is left to refuse says nothing of what is wrong with it.
             return bool(await self._refuses(made)) if made is not None else None
 
-        rest = {name: value for name, value in spec.items() if name not in PLACING}
-        return await bad_path(rest, refused, "spec")
+        return await field_of(item, refused)
 
     def _origins(self) -> list[ConfigObject[Any]]:
         return self._objects_of(self._resource)
@@ -161,6 +153,22 @@ class Inquiry:
                 item for item in usable if item.key.kind != "VirtualService" or is_on_gateways(item)
             ]
         return sorted(usable, key=lambda item: (SUSPECTS.index(item.key.kind), -item.revision))
+
+
+async def field_of(
+    item: ConfigObject[Any], refused: Callable[[ConfigObject[Any]], Awaitable[bool | None]]
+) -> str:
+    """The path of the smallest field of an object without which it is not refused any more."""
+    spec = item.raw.get("spec", {})
+    # Without what says where it applies, nothing is left to refuse: that would explain nothing.
+    placing = {name: value for name, value in spec.items() if name in PLACING}
+
+    async def trial(rest: Any) -> bool | None:
+        changed = walk_partial(type(item.spec), {**placing, **rest}, Report("spec"))
+        return None if changed is BAD else await refused(replace(item, spec=changed))
+
+    rest = {name: value for name, value in spec.items() if name not in PLACING}
+    return await bad_path(rest, trial, "spec")
 
 
 def shortened(words: str) -> str:

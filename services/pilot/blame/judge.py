@@ -16,9 +16,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from services.pilot.blame.blame import Blame, Inquiry
+from services.pilot.blame.unbuilt import blame_unbuilt, suspects_of
 from services.pilot.blame.workshop import Objects, Workshop
 from services.pilot.envoy.options import Options
+from services.pilot.envoy.outbound import Scope
 from services.pilot.model.proxy import Proxy
+from services.pilot.registry.mesh import origin_of
 from services.pilot.scratch.envoy import ScratchEnvoy, Unanswered
 from services.pilot.snapshot import MeshSnapshot
 from windward.config.object import ConfigObject, ObjectKey
@@ -30,6 +33,8 @@ log = get_logger()
 AGREEING = 3
 """Identities that must refuse the same bytes before others are spared them."""
 MOST_CASES = 1000
+UNBUILT = "unbuilt"
+"""In the place of a type URL: a host that could not be built."""
 RELEASE: HeldKey = ("", "", "")
 """In the queue of cases: what is held has become less."""
 MOST_IDENTITIES = 100
@@ -42,13 +47,15 @@ class Case:
 
     refusal: Refusal
     resource: Resource
-    proxy: Proxy
-    """The first who refused it."""
+    proxy: Proxy | None
+    """The first who refused it; None for what could not even be built."""
     identities: set[str] = field(default_factory=set)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     blames: tuple[Blame, ...] = ()
     proved: bool = False
     """Whether nobody else is sent it."""
+    scope: Scope | None = None
+    """Where a host cannot be built."""
 
     @property
     def key(self) -> HeldKey:
@@ -104,12 +111,27 @@ class Judge:
             if not case.proved and len(case.identities) in {1, AGREEING}:
                 self._queue(key)
 
+    def failed(self, scope: Scope, host: str, reason: str) -> None:
+        """A host cannot be built as it is now: it stays as it was, and somebody is to blame."""
+        key = (UNBUILT, host, reason)
+        if key in self._cases:
+            return
+        suspects = suspects_of(self._engine.snapshot(), self._engine.objects(), host)
+        resource = Resource(UNBUILT, host, b"", tuple(map(origin_of, suspects)), reason)
+        refusal = Refusal(UNBUILT, host, reason, reason, self._engine.snapshot().revision, 0.0)
+        self._room()
+        self._cases[key] = Case(refusal, resource, None, proved=True, scope=scope)
+        self._queue(key)
+
+    def _room(self) -> None:
+        while len(self._cases) >= MOST_CASES:
+            self._close(next(iter(self._cases)))
+
     def _open(self, key: HeldKey, proxy: Proxy, refusal: Refusal) -> Case | None:
         resource = self._engine.resource(proxy, refusal.type_url, refusal.name)
         if resource is None or resource.version != refusal.version:
             return None  # it is another one already
-        while len(self._cases) >= MOST_CASES:
-            self._close(next(iter(self._cases)))
+        self._room()
         case = self._cases[key] = Case(refusal, resource, proxy)
         return case
 
@@ -130,15 +152,28 @@ class Judge:
                 if key == RELEASE:
                     await self._engine.hold(dict(self._held))
                 case = self._cases.get(key)
-                if case is not None and not case.proved:
+                if case is not None and case.scope is not None:
+                    await self._judge_unbuilt(case, case.scope)
+                elif case is not None and not case.proved:
                     await self._judge(case)
         finally:
             if self._scratch is not None:
                 await self._scratch.close()
 
+    async def _judge_unbuilt(self, case: Case, scope: Scope) -> None:
+        engine = self._engine
+        found = await blame_unbuilt(
+            engine.snapshot(), scope, engine.options, engine.objects(), case.refusal.name
+        )
+        case.blames = tuple(found)
+        for blame in found:
+            log.error(
+                "config.cannot_be_built", object=str(blame.key), path=blame.path, words=blame.words
+            )
+
     async def _judge(self, case: Case) -> None:
         agreed = len(case.identities) >= AGREEING
-        if self._scratch is not None and not case.blames:
+        if self._scratch is not None and not case.blames and case.proxy is not None:
             objects = self._engine.objects()
             workshop = Workshop(self._engine.snapshot(), case.proxy, self._engine.options)
             inquiry = Inquiry(case.resource, workshop, objects, self._scratch.refuses)

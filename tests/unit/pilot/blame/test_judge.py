@@ -74,8 +74,8 @@ class World:
 
     async def change(self, *objects: ConfigObject[Any], **more: Any) -> None:
         delta = change(self.state, *objects, **more)
-        await self.groups.publish(self.state.snapshot, delta)
         self.judge.changed(item.key for item in objects)
+        await self.groups.publish(self.state.snapshot, delta)
 
     def refuse(self, view: Watched, type_url: str, name: str, proxy: Any = PROXY) -> None:
         resource = view.current.get(type_url, name)
@@ -184,6 +184,30 @@ async def test_what_the_scratch_takes_is_no_ones_fault_until_three_identities_re
         assert [name for _, name, _ in held] == [NAME]
         [case] = world.judge.about(service_entry().key)
         assert case.blames == ()
+
+
+async def test_what_cannot_even_be_built_has_its_object_and_field_to_blame():
+    there = {"route": [{"destination": {"host": "reviews"}}]}
+    bad = route([{**there, "match": [{"uri": {"prefix": "/a"}}], "retries": {"attempts": -3}}])
+    async with judging(scratch=False) as world:
+        world.groups.on_failed = world.judge.failed
+        await world.change(service_entry(), service_entry("other"))
+        view = await watch(world.groups, PROXY)
+        before = view.current.get(xds.ROUTE, "9080")
+        await world.change(bad, service_entry("third"))
+        async with asyncio.timeout(10):
+            while not (cases := world.judge.about(bad.key)) or not cases[0].blames:
+                await asyncio.sleep(0)
+        assert [blame.path for blame in cases[0].blames] == ["spec.http[0].retries.attempts"]
+        assert world.judge.about(service_entry("other").key) == []
+        # The host stays as it was, others go on.
+        now = view.current.get(xds.ROUTE, "9080")
+        assert now is not None
+        assert before is not None
+        assert now.version != before.version
+        assert b"reviews.shop" in now.body
+        await world.change(route([]))
+        assert world.judge.about(bad.key) == []
 
 
 async def test_without_a_scratch_one_identity_freezes_nobody():
