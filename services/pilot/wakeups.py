@@ -3,7 +3,7 @@
 grpc's poller writes one byte to a socket pair for each event; its handler on the loop reads one byte and handles every event
 that is there. The bytes left over wake the loop once each for nothing: under a push to a thousand streams that is most of the
 loop's turns. Here what is left over is read with the first byte. Measured at a thousand streams: the longest hold of the
-loop falls from 46 to 20 ms, the CPU of a push by a tenth.
+loop was 20 and 22 ms with it, 46 ms without; its gain in CPU is within the noise.
 
 It looks into grpc's and asyncio's insides, so it does nothing where they are not as it knows them.
 """
