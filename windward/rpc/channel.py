@@ -24,8 +24,9 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
+"""Reconnects come often: callers pace themselves, and a server that is back must hear of them within any lease."""
 OLD_CHANNEL_GRACE_S = 10.0
 
 

@@ -3,8 +3,8 @@
 record and lease         -> alive
 record removed           -> deregistered: gone at once
 lease lapsed             -> unhealthy after a moment's doubt, forgotten after three TTLs
-many lapse together, or any within a TTL of an outage -> suspected: they stay alive until agents had one TTL to
-                            re-claim them (measured: an etcd stopped for 8 s ends every lease of 5 s when it
+many lapse together, or any soon after an outage -> suspected: they stay alive until agents had one TTL (and 5 s)
+                            to re-claim them (measured: an etcd stopped for 8 s ends every lease of 5 s when it
                             resumes, live keep-alives or not), and as long as others are still coming back
 
 A record outlives its lease, so that what lapsed while no Pilot was there is known to the next one.
@@ -22,8 +22,10 @@ from windward.registration import RegisteredWorkload
 MASS_SHARE = 0.1
 MASS_LEAST = 5
 FORGOTTEN_AFTER_TTLS = 3.0
-PATIENCE_TTLS = 6.0
+PATIENCE_GRACES = 6.0
 """How long after an outage agents that come back one after the other may keep suspicions open."""
+GRACE_LEAST_S = 5.0
+"""Agents that come back to a Pilot wait for their channel's next try and for a handshake, however short a TTL is."""
 DOUBT_S = 0.5
 """How long a lapsed lease is doubted before it is believed: others may follow it."""
 
@@ -79,6 +81,8 @@ class LivenessTable:
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
+        self._grace_s = max(ttl_s, GRACE_LEAST_S)
+        """How long agents have to claim again what lapsed in an outage."""
         self._held: dict[WorkloadKey, _Held] = {}
         self._leased: set[WorkloadKey] = set()
         self._doubted: set[WorkloadKey] = set()
@@ -90,13 +94,15 @@ class LivenessTable:
         """Their records may leave the store."""
 
     def outage(self, now_s: float) -> None:
-        """The store or this Pilot was away until now: what lapses within a TTL is suspected."""
-        self._doubt_until_s = max(self._doubt_until_s, now_s + self._ttl_s)
-        self._patience_until_s = max(self._patience_until_s, now_s + PATIENCE_TTLS * self._ttl_s)
+        """The store or this Pilot was away until now: what lapses within the grace is suspected."""
+        self._doubt_until_s = max(self._doubt_until_s, now_s + self._grace_s)
+        self._patience_until_s = max(
+            self._patience_until_s, now_s + PATIENCE_GRACES * self._grace_s
+        )
         for key in self._doubted:
             held = self._held[key]
             if held.state is Liveness.SUSPECTED:
-                held.until_s = max(held.until_s, now_s + self._ttl_s)
+                held.until_s = max(held.until_s, now_s + self._grace_s)
 
     def apply(self, batch: WorkloadBatch, now_s: float) -> Served:
         """Take in one batch; what is served otherwise than before."""
@@ -125,7 +131,7 @@ class LivenessTable:
     def _lapse(self, key: WorkloadKey, now_s: float) -> None:
         self._lapsed_at[key] = now_s
         doubted = now_s < max(self._doubt_until_s, self._coming_back_until_s)
-        grace_s = self._ttl_s if doubted else DOUBT_S
+        grace_s = self._grace_s if doubted else DOUBT_S
         self._set(key, Liveness.SUSPECTED, now_s + grace_s)
 
     def _suspect_many(self, now_s: float) -> None:
@@ -140,7 +146,7 @@ class LivenessTable:
             return
         self.outage(now_s)
         for key in recent:
-            self._set(key, Liveness.SUSPECTED, now_s + self._ttl_s)
+            self._set(key, Liveness.SUSPECTED, now_s + self._grace_s)
 
     def tick(self, now_s: float) -> Served:
         """Let time pass: suspicions end, the expired are forgotten. What is served otherwise than before."""
@@ -159,7 +165,7 @@ class LivenessTable:
     @property
     def _coming_back_until_s(self) -> float:
         """After an outage agents come back one after the other, and some that are back may be late once more."""
-        return min(self._reclaimed_s + self._ttl_s, self._patience_until_s)
+        return min(self._reclaimed_s + self._grace_s, self._patience_until_s)
 
     def next_tick_s(self) -> float | None:
         """When ``tick`` has something to do; None when nothing is pending."""

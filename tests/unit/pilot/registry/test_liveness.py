@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from services.pilot.registry.liveness import (
     DOUBT_S,
+    GRACE_LEAST_S,
     MASS_LEAST,
-    PATIENCE_TTLS,
+    PATIENCE_GRACES,
     LivenessTable,
     Served,
     WorkloadBatch,
@@ -166,7 +167,7 @@ def test_patience_has_an_end_however_slowly_they_come_back():
         made.apply(claimed(number), now_s)
         if made.tick(now_s):
             break
-    assert now_s == 100.0 + PATIENCE_TTLS * TTL_S
+    assert now_s == 100.0 + PATIENCE_GRACES * TTL_S
 
 
 def test_many_that_lapse_one_by_one_are_suspected_as_well():
@@ -207,6 +208,14 @@ def test_what_lapses_within_a_ttl_of_an_outage_has_a_whole_ttl_to_come_back():
     made.apply(lapsed(1), 100.0 + TTL_S)
     assert made.tick(100.0 + TTL_S + DOUBT_S).keys() == keys(1)
     assert health(made) == {"w000-v1": True, "w001-v1": False, "w002-v1": True}
+
+
+def test_after_an_outage_agents_have_the_time_that_coming_back_takes_however_short_the_ttl():
+    made = LivenessTable(1.0)
+    made.outage(100.0)
+    made.apply(put(*map(named, range(40)), leased=False), 100.0)
+    assert not made.tick(100.0 + GRACE_LEAST_S - 0.1)
+    assert made.tick(100.0 + GRACE_LEAST_S).keys() == keys(*range(40))
 
 
 def test_an_outage_that_is_noticed_late_covers_what_is_doubted_already():
