@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,9 +60,12 @@ class DeltaStream(Stream):
     ) -> None:
         url, subscription, current = request.type_url, state.subscription, self.current
         had_all = subscription.wildcard
+        dropped = [name for name in request.unsubscribe if name in subscription.names]
         subscription.unsubscribe(request.unsubscribe)
-        for name in request.unsubscribe:
-            if not subscription.wants(name):
+        if subscription.wildcard:
+            self._named_no_longer(state, dropped)
+        else:
+            for name in request.unsubscribe:
                 state.forget(name)
         # The resources' own names, so that a thousand streams do not keep a thousand copies of each.
         asked = [
@@ -87,6 +90,17 @@ class DeltaStream(Stream):
         state.reconsider()
         if not request.nonce:
             state.answered = False
+
+    def _named_no_longer(self, state: TypeState, names: Iterable[str]) -> None:
+        """A client that wants everything drops what it had named as well, and is told again what there is of it.
+
+        Source: xDS protocol, "Unsubscribing From Resources"; what does not exist it need not be told of any more.
+        """
+        for name in names:
+            if self.current.get(state.type_url, name) is not None:
+                state.again.add(name)
+            else:
+                state.again.discard(name)
 
     def refuse(self, state: TypeState, sent: Sent, at: float) -> tuple[Refusal, ...]:
         """A single resource is found bad; what is in a chunk goes again as singles, so that the nonce says which one is."""

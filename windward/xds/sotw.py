@@ -67,6 +67,7 @@ class SotwStream(Stream):
             for name in list(state.overlay) if had_all else had - has:
                 if name not in has:
                     state.forget(name)
+        state.again -= {name for name in had - has if current.get(url, name) is None}
         unknown: set[str] = set()
         if not had_all:
             unknown = {*(has - had), *(current.names(url) - had if has_all else ())}

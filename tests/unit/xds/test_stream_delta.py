@@ -166,6 +166,30 @@ def test_an_unsubscribed_name_gets_no_more_changes():
     assert [names(response) for response in client.inbox] == [["r001"]]
 
 
+def test_a_name_given_up_beside_everything_is_told_again():
+    """The client has dropped what it named, and wants it still (xDS protocol, "Unsubscribing From Resources")."""
+    stream = DeltaStream(a_set(1, *many(CLUSTER, 3)))
+    stream.request(DeltaRequest(CLUSTER, subscribe=("*", "r001", "nobody")))
+    ack(stream, *deltas(stream.take()))
+    stream.request(DeltaRequest(CLUSTER, unsubscribe=("r001", "r002", "nobody")))
+    (response,) = deltas(stream.take())
+    assert (names(response), list(response.removed_resources)) == (["r001"], [])
+
+
+def test_names_that_come_and_go_beside_everything_leave_nothing_behind():
+    """Of a client that never answers either: what it once named is not kept."""
+    stream = DeltaStream(a_set(1, *many(CLUSTER, 3)))
+    stream.request(DeltaRequest(CLUSTER, subscribe=("*",)))
+    for number in range(2 * MOST_PENDING):
+        stream.request(DeltaRequest(CLUSTER, subscribe=(f"x{number}",)))
+        stream.take()
+        stream.request(DeltaRequest(CLUSTER, unsubscribe=(f"x{number}",)))
+    state = stream.types[CLUSTER]
+    assert len(state.pending) == MOST_PENDING
+    assert not state.again
+    assert not state.todo
+
+
 def test_an_unsubscribed_name_is_not_reported_as_removed_when_it_goes():
     client = DeltaClient(DeltaStream(a_set(1, a_resource(ROUTE, "r"))))
     client.ask(ROUTE, "r")

@@ -92,6 +92,17 @@ def test_a_name_that_is_dropped_and_added_is_sent_again():
     assert [bodies(response) for response in client.inbox] == [[b"a=1"]]
 
 
+def test_names_that_come_and_go_beside_everything_leave_nothing_behind():
+    """Of a client that never answers either: what it once named is not kept."""
+    stream = SotwStream(a_set(1, a_resource(CLUSTER, "a")))
+    for number in range(100):
+        stream.request(SotwRequest(CLUSTER, ("*", f"x{number}")))
+        stream.take()
+    state = stream.types[CLUSTER]
+    assert len(state.pending) == 1
+    assert state.again == {"x99"}
+
+
 def test_one_response_a_type_is_under_way():
     """A slow client gets the newest state when it answers, not every state between."""
     stream = SotwStream(a_set(1, a_resource(CLUSTER, "a", "a=1")))
