@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from windward.records import read_json
+
 
 class RegisteredWorkload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A workload that an agent runs beside, its WorkloadGroup's template applied."""
@@ -31,5 +33,5 @@ def encode(workload: RegisteredWorkload) -> bytes:
 
 
 def decode(value: bytes) -> RegisteredWorkload:
-    """Raises msgspec.ValidationError (or DecodeError) for bytes that are no record."""
-    return msgspec.json.decode(value, type=RegisteredWorkload)
+    """Raises msgspec.DecodeError for bytes that are no record."""
+    return read_json(value, RegisteredWorkload)

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from windward.records import read_json
+
 DEFAULT_PATH: Final = Path(".windward/mesh/context.json")
 ENVIRONMENT: Final = "WINDWARD_CONTEXT"
 
@@ -57,7 +59,7 @@ def locate(explicit: str | None) -> Path:
 def load(path: Path) -> Context:
     """Raises ContextError when the file is absent or not a context."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Context)
+        return read_json(path.read_bytes(), Context)
     except FileNotFoundError:
         raise ContextError(
             f"no mesh at {path}: start one with `windward mesh up`, or name a context file with --context"

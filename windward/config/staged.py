@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from windward.config.stored import MOST_BYTES, MOST_STEPS, Step
+from windward.records import read_json
 from windward.store.errors import Conflict, StoreError
 from windward.store.keys import APPLYING, STAGING, staging_key
 from windward.store.protocol import Change as StoreChange
@@ -63,7 +64,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 def committed_change(entry: Entry | None) -> str:
     """The committed change that the pointer's entry names; empty while there is none, or none that can be read."""
     try:
-        pointer = msgspec.json.decode(entry.value, type=Pointer) if entry else None
+        pointer = read_json(entry.value, Pointer) if entry else None
     except msgspec.DecodeError:
         return ""
     return pointer.change if pointer is not None and pointer.committed else ""
@@ -76,7 +77,7 @@ def is_committed(change: StoreChange) -> bool:
 
 def _steps_of(entry: Entry) -> tuple[StagedStep, ...]:
     try:
-        return msgspec.json.decode(entry.value, type=Chunk).steps
+        return read_json(entry.value, Chunk).steps
     except msgspec.DecodeError as error:
         raise StageUnreadable(f"{entry.key}: the staged change cannot be read: {error}") from error
 

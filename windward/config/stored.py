@@ -19,6 +19,7 @@ import msgspec
 from windward.config.decode import decode_object
 from windward.config.finding import Finding
 from windward.config.object import ConfigObject, ObjectKey
+from windward.records import read_json
 from windward.store.keys import APPLYING, CONFIG, config_key, history_key
 from windward.store.protocol import Entry, Remove, Transaction, Unchanged, Write
 
@@ -131,7 +132,7 @@ def key_of(store_path: str) -> ObjectKey | None:
 def decode_stored(entry: Entry) -> tuple[ConfigObject[Any] | None, tuple[Finding, ...]]:
     """An object from its entry; None with findings for what this version does not understand."""
     try:
-        stored = msgspec.json.decode(entry.value, type=StoredObject)
+        stored = read_json(entry.value, StoredObject)
     except msgspec.DecodeError as error:
         return None, (Finding("", "not-readable", f"the stored record is broken: {error}"),)
     made, findings = decode_object(stored.object)
@@ -182,7 +183,7 @@ def plan_changes(
 def _read(entry: Entry, author: Author) -> StoredObject:
     """What is stored. A record that cannot be read must not stand in the way of its own mending or removal."""
     try:
-        return msgspec.json.decode(entry.value, type=StoredObject)
+        return read_json(entry.value, StoredObject)
     except msgspec.DecodeError:
         return StoredObject(generation=entry.version, created_at=author.when, object={})
 

@@ -32,6 +32,7 @@ from windward.config.decode import decode_object
 from windward.config.finding import Finding, Severity
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.stored import Action, Author, ObjectTooLarge, StoredObject, key_of
+from windward.records import read_json
 from windward.rpc.errors import RefusedError, invalid, not_found, unavailable
 from windward.store.errors import StoreError, TooLarge, Uncertain
 from windward.store.keys import CONFIG
@@ -351,10 +352,9 @@ def check(
 
 def _load(text: bytes) -> dict[str, Any] | None:
     try:
-        raw = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        return read_json(text, dict[str, Any])
+    except msgspec.DecodeError:
         return None
-    return raw if isinstance(raw, dict) else None
 
 
 def _finding(
@@ -407,7 +407,7 @@ def object_key(given: config_pb2.ObjectRef) -> ObjectKey:
 
 
 def object_of(key: ObjectKey, entry: Entry) -> config_pb2.Object:
-    stored = msgspec.json.decode(entry.value, type=StoredObject)
+    stored = read_json(entry.value, StoredObject)
     created = Timestamp()
     created.FromDatetime(stored.created_at)
     return config_pb2.Object(

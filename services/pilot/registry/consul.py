@@ -26,6 +26,7 @@ from services.pilot.registry.protocol import decode_found
 from windward.config.common import PROTOCOLS
 from windward.config.hosts import is_dns_label, is_ip
 from windward.config.object import ConfigObject
+from windward.records import read_json
 
 SOURCE = "consul"
 OWN_META = frozenset({"port", "protocol"})
@@ -69,12 +70,12 @@ class Instance(msgspec.Struct, frozen=True, rename="pascal"):
 
 def read_catalog(body: bytes) -> frozenset[str]:
     """The names of /v1/catalog/services. Raises msgspec.DecodeError."""
-    return frozenset(msgspec.json.decode(body, type=dict[str, Any]))
+    return frozenset(read_json(body, dict[str, Any]))
 
 
 def read_instances(body: bytes) -> tuple[Instance, ...]:
     """Those that pass every check. Raises msgspec.DecodeError."""
-    found = msgspec.json.decode(body, type=list[Instance])
+    found: list[Instance] = read_json(body, list[Instance])
     return tuple(item for item in found if item.passing)
 
 
