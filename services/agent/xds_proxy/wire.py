@@ -70,9 +70,9 @@ class SotwRequest:
 
 
 def fields(raw: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Each field's number with its bytes, or with its number for a varint. Raises WireError.
+    """Each field's number with its bytes, or with its number for a varint and for one of a fixed width. Raises WireError.
 
-    Fixed-width fields come as their bytes. Groups, which proto3 does not have, are refused.
+    Groups, which proto3 does not have, are refused.
     """
     at, end = 0, len(raw)
     while at < end:
@@ -92,7 +92,8 @@ def fields(raw: bytes) -> Iterator[tuple[int, bytes | int]]:
             raise WireError(f"wire type {wire_type} does not exist in proto3")
         if length > end - at:
             raise WireError("the message ends within a field")
-        yield number, raw[at : at + length]
+        content = raw[at : at + length]
+        yield number, content if wire_type == BYTES else int.from_bytes(content, "little")
         at += length
 
 

@@ -147,6 +147,8 @@ def test_what_is_read_protobuf_reads_alike(raw):
         (b"\x13", "wire type 3"),
         (b"\x02\x00", "number 0"),
         (b"\x0d\x01", "ends within a field"),
+        (b"\x31no nonce", "a number where text"),
+        (b"\x15text", "a number where text"),
     ],
 )
 def test_broken_bytes_say_what_is_wrong(raw: bytes, why: str):
