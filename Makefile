@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONFORMANCE_DIR ?= ../shared/conformance
 OUT ?= build/conformance.json
 
-.PHONY: setup proto mesh prove test lint format conformance bench bars lock clean
+.PHONY: setup proto mesh prove test lint format conformance bench bars fuzz lock clean
 
 setup:
 	@$(PYTHON) setup/setup.py
@@ -41,6 +41,13 @@ bench: setup
 
 bars: setup
 	@$(BIN)/python -m benchmarks bars
+
+# Everything that reads what others send, a million inputs each (about half an hour of CPU): `make fuzz TARGET=ads-delta`.
+TARGET ?= all
+EXECUTIONS ?= 1000000
+SEED ?= 1
+fuzz: setup
+	@$(BIN)/python -m benchmarks fuzz $(TARGET) --executions $(EXECUTIONS) --seed $(SEED)
 
 # Needs uv. The locks carry hashes and no index address.
 lock:

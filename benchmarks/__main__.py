@@ -20,6 +20,7 @@ xds-store      Pilot started on a store of 30,000 objects
 xds-envoy      one endpoint changes; two of the sidecars are real Envoys: until all have ACKed, until the Envoys serve it
 bars           every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
 xds-bars       those of the xds scenarios only (some twenty minutes)
+fuzz           TARGET, or all: --executions of inputs that are almost right; failures go to build/fuzz (docs/fuzzing.md)
 
 The machine's load average stands beside every figure: a figure without it says little. The xds scenarios run a real
 etcd, Citadel and Pilot and a fleet of lean ADS clients (benchmarks/fleet), over mTLS with one identity a stream.
@@ -44,6 +45,7 @@ XDS = (
 
 
 BARS = ("bars", "xds-bars")
+FUZZ = "fuzz"
 
 
 def _agent_outage(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -133,7 +135,8 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("scenario", choices=(*SCENARIOS, *BARS))
+    made.add_argument("scenario", choices=(*SCENARIOS, *BARS, FUZZ))
+    made.add_argument("target", nargs="?", default="all", help="fuzz: which one (default: all)")
     numbers = (
         ("--changes", 20, "changes to time"),
         ("--services", 1000, "services of the mesh"),
@@ -142,7 +145,8 @@ def parser() -> argparse.ArgumentParser:
         ("--ports", 20, "distinct ports of the services, each a route configuration"),
         ("--rate", 100, "churn: changes a second"),
         ("--seconds", 60, "churn, chaos: for how long"),
-        ("--seed", 1, "chaos: of the schedule of kills"),
+        ("--seed", 1, "chaos: of the schedule of kills; fuzz: of the inputs"),
+        ("--executions", 1_000_000, "fuzz: of each target"),
         ("--envoys", 200, "many-envoys: how many, at most 240"),
         ("--edits", 20, "route-edits: how many"),
         ("--minutes", 30, "agent-outage, bars: how long the control plane stays dead"),
@@ -154,6 +158,9 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             flag, type=_count, default=default, metavar="N", help=f"{text} (default: {default})"
         )
+    made.add_argument(
+        "--replay", type=Path, metavar="FILE", help="fuzz: a failure's input, once more"
+    )
     made.add_argument("--plaintext", action="store_true", help="no TLS, no identities")
     made.add_argument("--sotw", action="store_true", help="state of the world instead of delta")
     made.add_argument(
@@ -197,6 +204,12 @@ def main() -> int:
             only_xds=options.scenario == "xds-bars",
             runs=options.runs,
             minutes=options.minutes,
+        )
+    if options.scenario == FUZZ:
+        from benchmarks.fuzz import command
+
+        return command.run(
+            options.target, options.executions, options.seed, options.replay, options.json
         )
     if options.against and not (options.against / "services" / "pilot" / "main.py").exists():
         sys.stderr.write(f"benchmarks: --against {options.against}: not a checkout of Windward\n")

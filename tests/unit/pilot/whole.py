@@ -10,6 +10,7 @@ from services.pilot.model.proxy import Interception
 from services.pilot.snapshot import MeshSnapshot
 from tests.unit.pilot.mesh import direct, make, port, router, service_entry, sidecar, snap, workload
 from windward.config.gateway import CIPHER_SUITES
+from windward.config.object import ConfigObject
 
 HELD = Credential(b"chain", b"key", b"roots")
 OWN = {"app": "reviews", "version": "v1"}
@@ -157,11 +158,16 @@ def _rest():
     ]
 
 
+def whole_objects() -> list[ConfigObject[Any]]:
+    """Every object of the mesh."""
+    return [*_services(), *_rules(), *_rest()]
+
+
 def whole_mesh() -> MeshSnapshot:
     workloads = [
         workload(),
         workload("reviews-v2", "127.7.0.3", unhealthy=True),
         workload("ratings-v1", "127.7.0.4"),
     ]
-    made = snap(*_services(), *_rules(), *_rest(), workloads=workloads)
+    made = snap(*whole_objects(), workloads=workloads)
     return replace(made, credentials={("shop", "cert"): HELD})
