@@ -14,8 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import grpc
-
 from benchmarks.nacks.envoys import MESSAGES, LeanEnvoy
 from services.pilot.api.progress import Progress
 from services.pilot.blame.judge import Engine, Judge
@@ -30,6 +28,7 @@ from services.pilot.xds.connected import Connected, ConnectedProxies
 from services.pilot.xds.server import DiscoveryServer
 from windward.api.config.v1 import config_pb2
 from windward.config.object import ConfigObject, ObjectKey
+from windward.rpc.http2.server import Http2Server
 from windward.xds import resource as xds
 from windward.xds.stream import HeldKey, Refusal, TypeState
 
@@ -207,6 +206,9 @@ class Lab:
         return found
 
 
+SECRETS = "SecretDiscoveryService"
+
+
 @asynccontextmanager
 async def laboratory(*, sotw: bool, binary: str = "") -> AsyncIterator[Lab]:
     """A Pilot that runs, and Envoys that are not started yet."""
@@ -214,10 +216,12 @@ async def laboratory(*, sotw: bool, binary: str = "") -> AsyncIterator[Lab]:
     with TemporaryDirectory(prefix="ww-nacks-") as text:
         folder = Path(text)
         pilot = Pilot(found)
-        server = grpc.aio.server()
-        # Secrets first: Pilot itself has a service of that name, which knows none.
-        server.add_generic_rpc_handlers((ScratchSecrets().handlers(), *pilot.server.handlers()))
-        server.add_insecure_port(f"unix:{folder / 'ads'}")
+        server = Http2Server()
+        # Pilot itself has a service of that name, which knows none.
+        server.add_generic_rpc_handlers((ScratchSecrets().handlers(),))
+        behaviours = pilot.server.behaviours().items()
+        server.add_behaviours({name: made for name, made in behaviours if SECRETS not in name})
+        server.listen_plaintext(f"unix:{folder / 'ads'}", setting="ads")
         await server.start()
         running = asyncio.create_task(pilot.run())
         lab = Lab(

@@ -104,8 +104,7 @@ async def serve(path: str, answer: Callable[[web.Request, Downstream], Awaitable
             return refusal
         body = await answer(request, downstream)
         peer = request.headers.get("x-forwarded-client-cert", "")
-        seen = {"client_cert": peer, "client_address": request.remote}
-        return web.json_response({**identity(), **body, **seen})
+        return web.json_response({**identity(), **body, "client_cert": peer})
 
     async def behave(request: web.Request) -> web.Response:
         query = request.query

@@ -13,7 +13,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-import grpc
 from structlog import contextvars
 
 from services.pilot import metrics
@@ -30,7 +29,6 @@ from services.pilot.running import Running
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.settings import Settings
 from services.pilot.siblings import Siblings
-from services.pilot.wakeups import join_wakeups
 from services.pilot.workers import end_with_stdin, serve_workers
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.limits import Limits
@@ -43,6 +41,7 @@ from windward.identity.names import PILOT_ACCOUNT
 from windward.process import Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.http import http_at
+from windward.rpc.http2.server import Http2Server
 from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
@@ -114,12 +113,11 @@ async def _serve(
             ]
             discovery.ready, discovery.reach = index.ready.is_set, index.reach
             server, beside = pilot.server(), pilot.server_beside()
-            server.add_generic_rpc_handlers(discovery.handlers())
+            server.add_behaviours(discovery.behaviours())
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
             await server.start()
             await beside.start()
-            join_wakeups(asyncio.get_running_loop())
             await servers.set_serving(health, SERVICES)
             lifecycle.listening(**ports, metrics=metrics_port)
             log.info("pilot.listening", mtls=settings.mtls_address)
@@ -174,22 +172,18 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _listen(
-    settings: Settings, server: grpc.aio.Server, keeper: CertificateKeeper
-) -> dict[str, int]:
+def _listen(settings: Settings, server: Http2Server, keeper: CertificateKeeper) -> dict[str, int]:
     """Open the ports that are asked for."""
     ports = {
-        "mtls": servers.listen_mtls(
-            server, settings.mtls_address, keeper.source, setting="--mtls-address"
-        )
+        "mtls": server.listen_mtls(settings.mtls_address, keeper.source, setting="--mtls-address")
     }
     if settings.tls_address:
-        ports["tls"] = servers.listen_tls(
-            server, settings.tls_address, keeper.source, setting="--tls-address"
+        ports["tls"] = server.listen_tls(
+            settings.tls_address, keeper.source, setting="--tls-address"
         )
     if settings.plaintext_address:
-        ports["plaintext"] = servers.listen_plaintext(
-            server, settings.plaintext_address, setting="--plaintext-address"
+        ports["plaintext"] = server.listen_plaintext(
+            settings.plaintext_address, setting="--plaintext-address"
         )
     return ports
 

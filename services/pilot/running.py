@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import grpc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -28,6 +29,7 @@ from windward.api.registry.v1 import registry_pb2_grpc
 from windward.rpc import server as servers
 from windward.rpc.errors import ErrorInterceptor
 from windward.rpc.http import Request, Response, Routes
+from windward.rpc.http2.server import Http2Server
 from windward.store.protocol import Store
 from windward.telemetry.metrics import metrics_routes
 
@@ -82,10 +84,9 @@ class Running:
     def _not_ready(self) -> str:
         return self.waiting or ("" if self._index.ready.is_set() else "reading the store")
 
-    def server(self) -> grpc.aio.Server:
+    def server(self) -> Http2Server:
         """Every service of Pilot's own but ADS, on no port yet."""
-        shared = (("grpc.so_reuseport", 1),) if self._settings.worker else ()
-        made = servers.new_server(interceptors=[ErrorInterceptor()], options=shared)
+        made: Any = Http2Server(shared=bool(self._settings.worker))
         config = ConfigService(
             self._store,
             self._access,
@@ -104,7 +105,8 @@ class Running:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, made)
         registry = RegistryService(self._store, self._access, self._settings.endpoint_ttl)
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, made)
-        return made
+        server: Http2Server = made
+        return server
 
     def server_beside(self) -> grpc.aio.Server:
         """For the other workers: what this one alone knows. On no port when there are none."""

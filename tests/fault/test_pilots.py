@@ -31,8 +31,7 @@ from windward import registration
 from windward.config.object import ConfigObject
 from windward.config.stored import Author, plan_changes, store_key
 from windward.local.etcd import EtcdCluster, EtcdProcess
-from windward.rpc import server as servers
-from windward.rpc.errors import ErrorInterceptor
+from windward.rpc.http2.server import Http2Server
 from windward.store.errors import StoreError
 from windward.store.keys import endpoint_key, endpoint_lease_key
 from windward.store.open import open_store
@@ -64,9 +63,9 @@ async def pilot(url: str, behind_s: float = 0.5) -> AsyncIterator[Pilot]:
     store = open_store(url)
     made = Pilot(store, behind_s)
     running = asyncio.create_task(made.index.run())
-    server = servers.new_server(interceptors=[ErrorInterceptor()])
-    server.add_generic_rpc_handlers(made.discovery.handlers())
-    port = servers.listen_plaintext(server, "127.0.0.1:0", setting="--plaintext-address")
+    server = Http2Server()
+    server.add_behaviours(made.discovery.behaviours())
+    port = server.listen_plaintext("127.0.0.1:0", setting="--plaintext-address")
     made.address = f"127.0.0.1:{port}"
     await server.start()
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from windward.identity.names import ROOT_NAMESPACE, TRUST_DOMAIN
 from windward.local.addresses import Mode, Place, Plan
@@ -45,8 +44,6 @@ class Options:
     outbound_traffic_policy: str = "ALLOW_ANY"
     mixer: bool = True
     log_level: str = "info"
-    interception: Literal["redirect", "tproxy"] = "redirect"
-    """Of workloads, in namespaces: with tproxy their applications see their clients' own addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +139,6 @@ class Parts:
             extra["--app-address"] = place.app_address
         else:
             extra["--dns-capture"] = "true"
-            extra["--interception"] = self.options.interception
         return self._agent(workload.name, workload.namespace, workload.service_account, extra)
 
     def gateway(self, gateway: Gateway) -> ChildSpec:

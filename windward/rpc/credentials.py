@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -50,3 +53,25 @@ class TlsSource:
         while self._sequence <= after_sequence:
             await self._changed.wait()
         return self._material
+
+
+def server_context(
+    material: TlsMaterial, verify: ssl.VerifyMode, alpn: Sequence[str] = ()
+) -> ssl.SSLContext:
+    """TLS 1.2 and later; ``verify``: whether a client's certificate, which must chain to the roots, is asked for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.verify_mode = verify
+    context.num_tickets = 0
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    context.load_verify_locations(cadata=material.roots_pem.decode("ascii"))
+    # OpenSSL takes the key from a file only: one without a name, which nobody else can open.
+    held = os.memfd_create("tls", os.MFD_CLOEXEC)
+    try:
+        os.write(held, material.key_pem + b"\n" + material.chain_pem)
+        context.load_cert_chain(f"/proc/self/fd/{held}")
+    finally:
+        os.close(held)
+    return context

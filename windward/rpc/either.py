@@ -9,7 +9,6 @@ Source: RFC 8446 section 5.1 (ContentType handshake = 22).
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from cryptography import x509
 
 from windward.identity.certificate import CertificateError, identity_of
 from windward.identity.spiffe_id import SpiffeId
-from windward.rpc.credentials import TlsMaterial
+from windward.rpc.credentials import TlsMaterial, server_context
 
 HANDSHAKE = 0x16
 FIRST_BYTE_S = 5.0
@@ -147,7 +146,7 @@ class EitherServer:
         if material is None:
             return None
         if self._context is None or self._context[0] is not material:
-            self._context = (material, server_context(material))
+            self._context = (material, server_context(material, ssl.CERT_OPTIONAL))
         return self._context[1]
 
 
@@ -161,22 +160,6 @@ async def _peek(accepted: socket.socket) -> bytes:
     finally:
         loop.remove_reader(accepted)
     return accepted.recv(1, socket.MSG_PEEK)
-
-
-def server_context(material: TlsMaterial) -> ssl.SSLContext:
-    """TLS 1.2 and later; a client that shows a certificate must chain to the roots."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_verify_locations(cadata=material.roots_pem.decode("ascii"))
-    # OpenSSL takes the key from a file only: one without a name, which nobody else can open.
-    held = os.memfd_create("tls", os.MFD_CLOEXEC)
-    try:
-        os.write(held, material.key_pem + b"\n" + material.chain_pem)
-        context.load_cert_chain(f"/proc/self/fd/{held}")
-    finally:
-        os.close(held)
-    return context
 
 
 def caller_of(writer: asyncio.StreamWriter) -> SpiffeId | None:

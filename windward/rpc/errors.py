@@ -55,6 +55,10 @@ def late(message: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, message)
 
 
+def unimplemented(message: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.UNIMPLEMENTED, message)
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Maps exceptions of handlers to statuses."""
 
@@ -120,10 +124,15 @@ async def _abort(
 ) -> None:
     if isinstance(error, (grpc.aio.AbortError, grpc.aio.UsageError)):
         raise error
+    await context.abort(*status_of(error, method))
+
+
+def status_of(error: Exception, method: str) -> tuple[grpc.StatusCode, str]:
+    """What the caller is told of an error; what is not its own to mend is logged."""
     if isinstance(error, RefusedError):
-        await context.abort(error.code, error.message)
+        return error.code, error.message
     if isinstance(error, StoreError):
-        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return grpc.StatusCode.UNAVAILABLE, str(error)
     request_id = secrets.token_hex(8)
     log.error("rpc.failed", method=method, request_id=request_id, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error, request id {request_id}")
+    return grpc.StatusCode.INTERNAL, f"internal error, request id {request_id}"

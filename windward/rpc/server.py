@@ -14,7 +14,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from windward.process import FatalError
 from windward.rpc.credentials import TlsSource
@@ -49,6 +50,12 @@ def new_server(
 
 def listen_plaintext(server: grpc.aio.Server, address: str, *, setting: str) -> int:
     """Serve without TLS; loopback and unix sockets only. Returns the port."""
+    check_local(address, setting)
+    return _bind(lambda: server.add_insecure_port(address), address, setting)
+
+
+def check_local(address: str, setting: str) -> None:
+    """FatalError for an address that others than this machine's processes can reach."""
     host = address.rpartition(":")[0].strip("[]")
     if not (
         address.startswith("unix:")
@@ -59,7 +66,6 @@ def listen_plaintext(server: grpc.aio.Server, address: str, *, setting: str) -> 
         raise FatalError(
             f"{setting} {address}: plaintext is served on loopback only; use the mTLS port"
         )
-    return _bind(lambda: server.add_insecure_port(address), address, setting)
 
 
 def listen_tls(server: grpc.aio.Server, address: str, source: TlsSource, *, setting: str) -> int:
@@ -107,12 +113,16 @@ def _credentials(source: TlsSource, *, require_client: bool) -> grpc.ServerCrede
     return grpc.dynamic_ssl_server_credentials(configuration(), fetch, require_client)  # type: ignore[arg-type]
 
 
-def add_standard_services(server: grpc.aio.Server, services: Sequence[str]) -> HealthServicer:
-    """GRPC health (all named services SERVING) and reflection. Returns health, to say NOT_SERVING on drain."""
+def add_standard_services(server: Any, services: Sequence[str]) -> HealthServicer:
+    """GRPC health (all named services SERVING) and reflection. Returns health, to say NOT_SERVING on drain.
+
+    ``server``: grpc.aio's, or a ``windward.rpc.http2.server.Http2Server``.
+    """
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = [*services, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
+    reflected: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+    reflected(ReflectionServicer(names), server)
     return health
 
 

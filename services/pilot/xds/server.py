@@ -9,13 +9,13 @@ clients then come again, here or at another Pilot, and say what they have.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from random import random
 from typing import Any, Final
 
-import grpc
 from google.protobuf import json_format
 
 from services.pilot import metrics
@@ -23,13 +23,15 @@ from services.pilot.model.position import Position
 from services.pilot.model.proxy import Proxy, ProxyRejected
 from services.pilot.model.source import ResourceSource
 from services.pilot.reach import Behind, Reach
-from services.pilot.xds.admission import Admission, Place
+from services.pilot.xds.admission import Admission
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from services.pilot.xds.ending import Ending
 from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import ADS, SERVICES, Variant, delta, sotw
 from services.pilot.xds.session import Judgement, Session, Waker
 from windward.rpc.errors import denied, exhausted, invalid, late, unavailable
+from windward.rpc.http2.call import Call
+from windward.rpc.http2.context import Behaviour
 from windward.rpc.peer import peer_expiry, peer_identity
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
@@ -41,25 +43,6 @@ POSITION_KEY: Final = "windward-position"
 """Metadata of a stream: how much of the store its client has seen, in the words of an earlier response's version."""
 BATCH: Final = 50
 """Streams that are ended or woken before others get their turn."""
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class Call:
-    """One stream of the transport's, and what ends and wakes it."""
-
-    __slots__ = ("context", "ending", "requests", "variant", "waker")
-
-    def __init__(self, requests: AsyncIterator[bytes], context: Context, variant: Variant) -> None:
-        self.requests = requests
-        self.context = context
-        self.variant = variant
-        self.ending = Ending()
-        self.waker = Waker()
-
-    def written(self, writer: asyncio.Task[None]) -> None:
-        """Nothing is written any more: reading makes no sense then."""
-        if not writer.cancelled():
-            self.ending.end("the transport is gone")
 
 
 class DiscoveryServer:
@@ -85,29 +68,16 @@ class DiscoveryServer:
         self.reach: Reach | None = None
         """Given one, no client is served less of the store than it has seen elsewhere."""
 
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """ADS, and the services of one type."""
-        methods = {
-            ADS: (("StreamAggregatedResources", sotw()), ("DeltaAggregatedResources", delta()))
+    def behaviours(self) -> dict[str, Behaviour]:
+        """ADS, and the services of one type, by method."""
+        found = {
+            f"/{ADS}/StreamAggregatedResources": sotw(),
+            f"/{ADS}/DeltaAggregatedResources": delta(),
         }
         for service, (ending, only) in SERVICES.items():
-            methods[service] = ((f"Stream{ending}", sotw(only)), (f"Delta{ending}", delta(only)))
-        return [
-            grpc.method_handlers_generic_handler(
-                service,
-                {
-                    name: grpc.stream_stream_rpc_method_handler(self.behaviour(variant))
-                    for name, variant in pairs
-                },
-            )
-            for service, pairs in methods.items()
-        ]
-
-    def behaviour(self, variant: Variant) -> Callable[[AsyncIterator[bytes], Context], Any]:
-        async def call(requests: AsyncIterator[bytes], context: Context) -> None:
-            await self._serve(requests, context, variant)
-
-        return call
+            found[f"/{service}/Stream{ending}"] = sotw(only)
+            found[f"/{service}/Delta{ending}"] = delta(only)
+        return {method: partial(self.serve, variant) for method, variant in found.items()}
 
     def tell(
         self,
@@ -136,9 +106,8 @@ class DiscoveryServer:
         if self._open:
             await self._empty.wait()
 
-    async def _serve(
-        self, requests: AsyncIterator[bytes], context: Context, variant: Variant
-    ) -> None:
+    async def serve(self, variant: Variant, call: Call) -> None:
+        """One stream, to its end. RefusedError for one that is not served."""
         if self._draining or not self.ready():
             raise unavailable(
                 "this Pilot is going away, or has not read the mesh's configuration yet"
@@ -147,13 +116,12 @@ class DiscoveryServer:
             raise exhausted(
                 f"this Pilot has {self._limits.streams} streams, its most; try another one"
             )
-        call = Call(requests, context, variant)
-        ending = call.ending
+        ending, waker = Ending(), Waker()
         async with ending:
-            self._open[ending] = call.waker
-            timer = self._timer(ending, peer_expiry(context))
+            self._open[ending] = waker
+            timer = self._timer(ending, peer_expiry(call))
             try:
-                await self._converse(call)
+                await self._converse(variant, call, waker)
             finally:
                 self._close(ending)
                 if timer is not None:
@@ -181,28 +149,28 @@ class DiscoveryServer:
         after_s, reason = min(ends)
         return asyncio.get_running_loop().call_later(after_s, ending.end, reason)
 
-    async def _converse(self, call: Call) -> None:
-        first = await self._first(call.requests)
+    async def _converse(self, variant: Variant, call: Call, waker: Waker) -> None:
+        first = await self._first(call)
         if first is None:
             return
-        request = call.variant.parse(first)
-        proxy, version = self._proxy(request.node, call.context)
-        await self._catch_up(call.context)
+        request = variant.parse(first)
+        proxy, version = self._proxy(request.node, call)
+        await self._catch_up(call)
         async with self._admission.enter() as place:
-            view = await self._source.attach(proxy, call.waker.wake)
+            view = await self._source.attach(proxy, waker.wake)
             try:
-                session = Session(proxy, call.variant, view, self._judgement)
+                session = Session(proxy, variant, view, self._judgement)
                 session.take_in(request)
                 with self._connect(session, version):
-                    await self._run(session, call, place)
+                    await session.run(call, waker, place)
             finally:
                 view.detach()
 
-    async def _catch_up(self, context: Context) -> None:
+    async def _catch_up(self, call: Call) -> None:
         """Wait until this Pilot is as far as the client is."""
         if self.reach is None:
             return
-        said = [value for key, value in context.invocation_metadata() or () if key == POSITION_KEY]
+        said = [value for key, value in call.invocation_metadata() if key == POSITION_KEY]
         if not said:
             return
         try:
@@ -216,22 +184,22 @@ class DiscoveryServer:
         except Behind as error:
             raise unavailable(str(error)) from error
 
-    async def _first(self, requests: AsyncIterator[bytes]) -> bytes | None:
+    async def _first(self, call: Call) -> bytes | None:
         """The first request; None when the client ends without one."""
         try:
             async with asyncio.timeout(self._limits.first_request_s):
-                return await anext(requests, None)
+                return await call.receive()
         except TimeoutError:
             raise late(
                 f"no request within {self._limits.first_request_s:g} s of opening the stream"
             ) from None
 
-    def _proxy(self, node: Any, context: Context) -> tuple[Proxy, str]:
+    def _proxy(self, node: Any, call: Call) -> tuple[Proxy, str]:
         """The proxy of a first request's node, and its version. Refuses what is oversized or not what its certificate says."""
         size = node.ByteSize()
         if size > LONGEST_NODE:
             raise invalid(f"the node message has {size} bytes, at most {LONGEST_NODE} are taken")
-        identity = peer_identity(context)
+        identity = peer_identity(call)
         most = self._limits.streams_per_identity
         if identity is not None and self.connected.of(identity) >= most:
             raise exhausted(f"{identity} has {most} streams here, its most")
@@ -259,19 +227,3 @@ class DiscoveryServer:
             self.connected.remove(number)
             metrics.connected(version, -1)
             log.info("xds.disconnected", proxy=proxy.id)
-
-    async def _run(self, session: Session, call: Call, place: Place) -> None:
-        """Read and write until the client is done, or the transport is gone.
-
-        Not a TaskGroup: in Python 3.11 one that is cancelled leaves a cycle of its exception and its frames, and with it all
-        that a stream holds, to the collector; here everything is freed when the client goes.
-        """
-        writer = asyncio.create_task(session.write(call.context, call.waker, place))
-        writer.add_done_callback(call.written)
-        try:
-            await session.read(call.requests, call.waker)
-        finally:
-            writer.cancel()
-            await asyncio.wait({writer})
-            if not writer.cancelled() and (error := writer.exception()) is not None:
-                log.error("xds.failed", proxy=session.proxy.id, exc_info=error)

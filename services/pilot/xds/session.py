@@ -1,20 +1,18 @@
-"""One stream's shell: one coroutine reads requests, one writes what the state machine says; neither makes anything per push.
+"""One stream's shell: requests are taken in as they come, responses are made as long as the transport has room.
 
-    wake() / request ──► writer:  next() ─► context.write ─► next() ... None ─► sleep
+    wake() / request / room ─► pump():  next() ─► send ─► next() ... None
 
-A slow reader holds back nobody: the next response is made, of the newest state, when the transport has taken the one
-before.
+Nothing waits and nothing is scheduled between a change and its bytes on the wire. A slow reader holds back nobody: the
+next response is made, of the newest state, when the transport has taken the one before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
-
-import grpc
+from typing import Any, Final, Protocol
 
 from services.pilot import metrics
 from services.pilot.model.proxy import Proxy
@@ -29,29 +27,39 @@ from windward.xds.stream import HeldKey, Refusal, TypeState
 log = get_logger()
 
 
-class Waker:
-    """One waits, anybody wakes; a wake that finds nobody waiting is kept."""
+class Exchange(Protocol):
+    """What a session needs of its call; see windward.rpc.http2.call."""
 
-    __slots__ = ("_set", "_waiter")
+    @property
+    def room(self) -> bool: ...
+
+    def send(self, message: bytes) -> None: ...
+
+    def follow(
+        self,
+        on_message: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None: ...
+
+    def unfollow(self) -> None: ...
+
+
+LONG: Final = 32 * 1024
+"""Bytes of responses of one stream before others get their turn."""
+
+
+class Waker:
+    """What a change calls: the session's pump, once there is one."""
+
+    __slots__ = ("pump",)
 
     def __init__(self) -> None:
-        self._set = False
-        self._waiter: asyncio.Future[None] | None = None
+        self.pump: Callable[[], None] | None = None
 
     def wake(self) -> None:
-        self._set = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def wait(self) -> None:
-        """Until the next wake: what was woken for before is the waiter's to know."""
-        if not self._set:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        self._set = False
+        if self.pump is not None:
+            self.pump()
 
 
 @dataclass(slots=True)
@@ -78,6 +86,10 @@ class Session:
         self._variant = variant
         self.view = view
         self._synced = 0
+        self._call: Exchange | None = None
+        self._place: Place | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._pumping = False
 
     def take_in(self, request: Any) -> None:
         """A request that was parsed. RefusedError for one that is no request of this stream."""
@@ -97,35 +109,75 @@ class Session:
         elif event.nonce and state is not None:
             self._judgement.on_answer(self.proxy, state, found)
 
-    async def read(self, requests: AsyncIterator[bytes], waker: Waker) -> None:
-        """Until the client has said its last."""
-        parse = self._variant.parse
-        async for raw in requests:
-            self.take_in(parse(raw))
-            waker.wake()
+    async def run(self, call: Exchange, waker: Waker, place: Place) -> None:
+        """Until the client has said its last. Raises what was wrong with a request, or with making a response."""
+        self._call, self._place = call, place
+        self._ended = asyncio.get_running_loop().create_future()
+        waker.pump = self.pump
+        try:
+            call.follow(self._message, self._end, self.pump)
+            self.pump()
+            await self._ended
+        finally:
+            waker.pump = self._call = self._ended = None
+            call.unfollow()
 
-    async def write(
-        self, context: grpc.aio.ServicerContext[Any, Any], waker: Waker, place: Place
-    ) -> None:
-        """For ever, or until the transport is gone."""
-        stream, record = self.stream, metrics.PUSHED.record
-        while True:
+    def _message(self, raw: bytes) -> None:
+        try:
+            self.take_in(self._variant.parse(raw))
+        except Exception as error:
+            self._fail(error)
+        else:
+            self.pump()
+
+    def _end(self) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def pump(self) -> None:
+        """Send what may go, as long as there is room. Called from wherever something has changed: it raises nothing."""
+        if self._pumping or self._ended is None or self._ended.done():
+            return
+        self._pumping = True
+        try:
+            self._send()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._pumping = False
+
+    def _send(self) -> None:
+        call, stream, record, sent = self._call, self.stream, metrics.PUSHED.record, 0
+        assert call is not None
+        while call.room:
+            if sent > LONG:
+                asyncio.get_running_loop().call_soon(self.pump)
+                return
             begun = monotonic()
             current, held = self.view.current, self._judgement.held
             if current is not stream.current or held is not stream.held:
                 stream.update(current, held)
             response = stream.next()
             if response is None:
-                if stream.settled:
-                    place.leave()
-                    if stream.current.version > self._synced:
-                        self._judgement.on_synced(stream.current, self._synced)
-                        self._synced = stream.current.version
-                await waker.wait()
-                continue
-            made = monotonic()
-            try:
-                await context.write(response)
-            except grpc.aio.BaseError:
+                self._rest()
                 return
+            made = monotonic()
+            call.send(response)
+            sent += len(response)
             record(stream.sent_type, len(response), made - begun, monotonic() - made)
+
+    def _rest(self) -> None:
+        """Nothing can be sent now; if the client has answered everything, it is synced."""
+        stream = self.stream
+        if not stream.settled:
+            return
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
+        if stream.current.version > self._synced:
+            self._judgement.on_synced(stream.current, self._synced)
+            self._synced = stream.current.version

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from aiohttp import ClientSession
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,8 +28,8 @@ from tests.unit.pilot.mesh import OPTIONS, make
 from tests.unit.pilot.test_index import put
 from tests.unit.rpc.pki import DNS, Authority
 from windward.config.gateway import CIPHER_SUITES
-from windward.rpc import server as servers
 from windward.rpc.credentials import TlsMaterial, TlsSource
+from windward.rpc.http2.server import Http2Server
 from windward.store.memory import MemoryStore
 
 WAIT_S = 40.0
@@ -89,10 +88,10 @@ class World:
 async def running(folder: Path) -> AsyncIterator[World]:
     world = World(folder)
     indexing = asyncio.create_task(world.index.run())
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(world.discovery.handlers())
+    server = Http2Server()
+    server.add_behaviours(world.discovery.behaviours())
     source = TlsSource(MESH.material("pilot", DNS))
-    port = servers.listen_mtls(server, "127.0.0.1:0", source, setting="--mtls-address")
+    port = server.listen_mtls("127.0.0.1:0", source, setting="--mtls-address")
     await server.start()
     config = json.dumps(bootstrap(port, MESH.material("gateway", namespace="shop")))
     with (folder.parent / "envoy.log").open("wb") as log:

@@ -19,6 +19,7 @@ from services.pilot.xds.server import DiscoveryServer
 from tests.unit.pilot.mesh import OPTIONS, change, make, port, service_entry, workload
 from tests.unit.rpc.pki import Authority
 from windward.registration import RegisteredWorkload
+from windward.rpc.http2.server import Http2Server
 
 ROOT = Path(__file__).parents[3]
 WAIT_S = 40.0
@@ -35,9 +36,9 @@ class World:
         self.address = ""
 
     async def __aenter__(self) -> Self:
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(self.discovery.handlers())
-        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server = Http2Server()
+        server.add_behaviours(self.discovery.behaviours())
+        self.address = f"127.0.0.1:{server.listen_plaintext('127.0.0.1:0', setting='ads')}"
         await server.start()
         self._stack.push_async_callback(server.stop, None)
         self._stack.push_async_callback(self.discovery.drain)

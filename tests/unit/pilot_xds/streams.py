@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from cryptography import x509
@@ -61,14 +62,15 @@ class FakeView:
         del self._source.wakes[self]
 
 
-class FakeContext:
-    """What the transport proved about a caller: nothing (plaintext), or a SPIFFE id and a certificate; and its window.
+class FakeCall:
+    """The server's side of a call (windward.rpc.http2.call), without a transport.
 
-    ``write`` returns when the client has room for another message, as flow control has it; ``room`` is how many it takes.
+    What it proved about the caller: nothing (plaintext), or a SPIFFE id and a certificate. ``window``: how many responses fit
+    that the client has not read.
     """
 
     def __init__(
-        self, identity: str = "", certificate: bytes = b"", room: int = 1, **metadata: str
+        self, identity: str = "", certificate: bytes = b"", window: int = 1, **metadata: str
     ) -> None:
         self._metadata = tuple((key.replace("_", "-"), text) for key, text in metadata.items())
         self._auth: dict[str, list[bytes]] = {}
@@ -76,7 +78,13 @@ class FakeContext:
             self._auth["peer_spiffe_id"] = [identity.encode()]
         if certificate:
             self._auth["x509_pem_cert"] = [certificate]
-        self.responses: asyncio.Queue[bytes] = asyncio.Queue(room)
+        self._window = window
+        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._followed: (
+            tuple[Callable[[bytes], None], Callable[[], None], Callable[[], None]] | None
+        )
+        self._followed = None
+        self.responses: asyncio.Queue[bytes] = asyncio.Queue()
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return self._auth
@@ -84,8 +92,44 @@ class FakeContext:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
-    async def write(self, response: bytes) -> None:
-        await self.responses.put(response)
+    async def receive(self) -> bytes | None:
+        return await self._requests.get()
+
+    def follow(
+        self,
+        on_message: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self._followed = (on_message, on_end, on_room)
+        while not self._requests.empty():
+            self.put(self._requests.get_nowait())
+
+    def unfollow(self) -> None:
+        self._followed = None
+
+    @property
+    def room(self) -> bool:
+        return self.responses.qsize() < self._window
+
+    def send(self, message: bytes) -> None:
+        self.responses.put_nowait(message)
+
+    def put(self, request: bytes | None) -> None:
+        """The client sends a request; None: its last was sent."""
+        if self._followed is None:
+            self._requests.put_nowait(request)
+        elif request is None:
+            self._followed[1]()
+        else:
+            self._followed[0](request)
+
+    async def taken(self) -> bytes:
+        """The client reads a response, which makes room for another."""
+        response = await self.responses.get()
+        if self._followed is not None and self.room:
+            self._followed[2]()
+        return response
 
 
 def a_certificate(valid_for: timedelta) -> bytes:
@@ -101,24 +145,15 @@ def a_certificate(valid_for: timedelta) -> bytes:
 
 
 class Call:
-    """One ADS call, driven by hand: what is sent is read by the server when it asks for it."""
+    """One ADS call, driven by hand."""
 
-    def __init__(self, message: Any) -> None:
+    def __init__(self, message: Any, behaviour: Callable[[Any], Any], call: FakeCall) -> None:
         self._message = message
-        self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._context = FakeContext()
-        self._call: asyncio.Future[None] | None = None
-
-    def start(self, behaviour: Any, context: FakeContext) -> None:
-        self._context = context
-        self._call = asyncio.ensure_future(behaviour(self._read(), context))
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        while (raw := await self._requests.get()) is not None:
-            yield raw
+        self._call = call
+        self._serving: asyncio.Future[None] | None = asyncio.ensure_future(behaviour(call))
 
     def send_raw(self, raw: bytes) -> None:
-        self._requests.put_nowait(raw)
+        self._call.put(raw)
 
     def send(self, **fields: Any) -> None:
         node = fields.pop("node", None)
@@ -128,18 +163,18 @@ class Call:
         self.send_raw(request.SerializeToString())
 
     def end(self) -> None:
-        self._requests.put_nowait(None)
+        self._call.put(None)
 
     async def next(self) -> Any:
         """The next response; None when the server ended the call."""
-        assert self._call is not None
-        taking = asyncio.ensure_future(self._context.responses.get())
-        either: set[asyncio.Future[Any]] = {taking, self._call}
+        assert self._serving is not None
+        taking = asyncio.ensure_future(self._call.taken())
+        either: set[asyncio.Future[Any]] = {taking, self._serving}
         async with asyncio.timeout(WAIT_S):
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not taking.done():
             taking.cancel()
-            await self._call
+            await self._serving
             return None
         kind = (
             discovery_pb2.DeltaDiscoveryResponse
@@ -149,10 +184,10 @@ class Call:
         return kind.FromString(taking.result())
 
     async def close(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            await asyncio.wait({self._call})
-            self._call = None
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
+            self._serving = None
 
 
 class Ads:
@@ -164,21 +199,18 @@ class Ads:
         self.server = DiscoveryServer(self.source, self.connected, limits, jitter=lambda: 0.5)
 
     def delta(
-        self, context: FakeContext | None = None, only: str = ""
+        self, at: FakeCall | None = None, only: str = ""
     ) -> AbstractAsyncContextManager[Call]:
-        return self._call(discovery_pb2.DeltaDiscoveryRequest, delta(only), context)
+        return self._call(discovery_pb2.DeltaDiscoveryRequest, delta(only), at)
 
-    def sotw(
-        self, context: FakeContext | None = None, only: str = ""
-    ) -> AbstractAsyncContextManager[Call]:
-        return self._call(discovery_pb2.DiscoveryRequest, sotw(only), context)
+    def sotw(self, at: FakeCall | None = None, only: str = "") -> AbstractAsyncContextManager[Call]:
+        return self._call(discovery_pb2.DiscoveryRequest, sotw(only), at)
 
     @asynccontextmanager
     async def _call(
-        self, message: Any, variant: Variant, context: FakeContext | None
+        self, message: Any, variant: Variant, at: FakeCall | None
     ) -> AsyncIterator[Call]:
-        call = Call(message)
-        call.start(self.server.behaviour(variant), context or FakeContext())
+        call = Call(message, partial(self.server.serve, variant), at or FakeCall())
         try:
             yield call
         finally:

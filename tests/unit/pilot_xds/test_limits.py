@@ -13,7 +13,7 @@ import pytest
 
 from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import SERVICES
-from tests.unit.pilot_xds.streams import IDENTITY, Ads, FakeContext, a_certificate
+from tests.unit.pilot_xds.streams import IDENTITY, Ads, FakeCall, a_certificate
 from tests.unit.pilot_xds.test_server import a_node, first_request
 from tests.unit.xds.meshes import a_resource, a_set, names
 from windward.rpc.errors import RefusedError
@@ -37,11 +37,11 @@ async def test_one_stream_too_many_is_told_to_go_elsewhere():
 
 async def test_one_identity_cannot_take_the_streams_of_others():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")), Limits(streams_per_identity=1))
-    async with ads.delta(FakeContext(IDENTITY)) as call, ads.delta() as nobody:
+    async with ads.delta(FakeCall(IDENTITY)) as call, ads.delta() as nobody:
         for one in (call, nobody):
             one.send(node=a_node(), type_url=CLUSTER)
             await one.next()
-        async with ads.delta(FakeContext(IDENTITY)) as second:
+        async with ads.delta(FakeCall(IDENTITY)) as second:
             second.send(node=a_node(), type_url=CLUSTER)
             with pytest.raises(RefusedError) as caught:
                 await second.next()
@@ -67,7 +67,7 @@ async def test_an_old_stream_ends_without_an_error():
 
 async def test_a_certificate_ends_a_stream_before_its_age_does():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")), Limits(longest_age_s=3600))
-    expired = FakeContext(IDENTITY, a_certificate(valid_for=timedelta(seconds=-1)))
+    expired = FakeCall(IDENTITY, a_certificate(valid_for=timedelta(seconds=-1)))
     async with ads.delta(expired) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         while await call.next() is not None:
@@ -76,11 +76,11 @@ async def test_a_certificate_ends_a_stream_before_its_age_does():
 
 async def test_an_end_reaches_a_stream_whose_client_reads_nothing():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a"), a_resource(LISTENER, "l")))
-    context = FakeContext()
-    async with ads.delta(context) as call:
+    at = FakeCall()
+    async with ads.delta(at) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         call.send(type_url=ENDPOINT, resource_names_subscribe=["x"])
-        while not context.responses.full():
+        while at.room:
             await asyncio.sleep(0)
         await asyncio.wait_for(ads.server.drain(), 10)
     assert len(ads.connected) == ads.source.views == 0
@@ -88,8 +88,8 @@ async def test_an_end_reaches_a_stream_whose_client_reads_nothing():
 
 async def test_a_slow_reader_has_one_response_made_for_it_and_no_more():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a", "1")))
-    context = FakeContext(room=1)
-    async with ads.delta(context) as call:
+    at = FakeCall(window=1)
+    async with ads.delta(at) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         await call.next()
         (connected,) = ads.connected
@@ -98,8 +98,8 @@ async def test_a_slow_reader_has_one_response_made_for_it_and_no_more():
             for _ in range(5):
                 await asyncio.sleep(0)
         pending = connected.stream.types[CLUSTER].pending
-        assert len(pending) <= 3, "the first, one in the window, one that waits for it"
-        bodies = [(await call.next()).resources[0].resource.value for _ in range(3)]
+        assert len(pending) <= 2, "the first, and one in the window"
+        bodies = [(await call.next()).resources[0].resource.value for _ in range(2)]
         assert bodies[-1] == b"199"
 
 
@@ -124,18 +124,23 @@ async def test_what_a_stream_held_is_freed_with_it(dropped):
         gc.enable()
 
 
-async def test_a_writer_that_fails_ends_its_stream(monkeypatch):
+async def test_a_response_that_cannot_be_made_ends_its_stream_alone(monkeypatch):
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
-    context = FakeContext()
+    async with ads.delta() as call, ads.delta() as other:
+        for one in (call, other):
+            one.send(node=a_node(), type_url=CLUSTER)
+            await one.next()
+        failing, _ = (item.stream for item in ads.connected)
 
-    async def gone(_: bytes) -> None:
-        raise grpc.aio.UsageError
+        def broken() -> None:
+            raise ZeroDivisionError
 
-    monkeypatch.setattr(context, "write", gone)
-    async with ads.delta(context) as call:
-        call.send(node=a_node(), type_url=CLUSTER)
-        assert await call.next() is None
-    assert len(ads.connected) == ads.source.views == 0
+        monkeypatch.setattr(failing, "next", broken)
+        ads.source.publish(a_set(2, a_resource(CLUSTER, "a", "2")))
+        with pytest.raises(ZeroDivisionError):
+            await call.next()
+        assert names(await other.next()) == ["a"]
+        assert len(ads.connected) == ads.source.views == 1
 
 
 # ---- admission --------------------------------------------------------------------------------------------------------
@@ -220,19 +225,13 @@ async def test_a_service_of_one_type_has_no_other():
 
 
 async def test_every_service_is_on_the_server():
-    ads = Ads(a_set(1))
-
-    class Details:
-        method = ""
-        invocation_metadata = ()
-
-    found = 0
-    for service, (ending, _) in SERVICES.items():
-        for kind in ("Stream", "Delta"):
-            details = Details()
-            details.method = f"/{service}/{kind}{ending}"
-            found += any(handler.service(details) for handler in ads.server.handlers())  # type: ignore[arg-type]
-    assert found == 12
+    wanted = {
+        f"/{service}/{kind}{ending}"
+        for service, (ending, _) in SERVICES.items()
+        for kind in ("Stream", "Delta")
+    }
+    assert len(wanted) == 12
+    assert wanted < Ads(a_set(1)).server.behaviours().keys()
 
 
 # ---- what others learn ------------------------------------------------------------------------------------------------

@@ -27,12 +27,12 @@ from tests.unit.pilot_xds.streams import (
     WAIT_S,
     Ads,
     Call,
-    FakeContext,
+    FakeCall,
     a_certificate,
 )
 from tests.unit.xds.meshes import a_resource, a_set, names
-from windward.rpc import server as servers
-from windward.rpc.errors import ErrorInterceptor, RefusedError
+from windward.rpc.errors import RefusedError
+from windward.rpc.http2.server import Http2Server
 from windward.store.errors import Unavailable
 from windward.store.memory import MemoryStore
 from windward.xds.resource import CLUSTER, LISTENER, ROUTE, TYPE_PREFIX
@@ -82,8 +82,8 @@ async def test_a_slow_reader_gets_the_newest_state_only():
         await call.next()
         for version in range(2, 100):
             ads.source.publish(a_set(version, a_resource(CLUSTER, "a", str(version))))
-        response = await call.next()
-        assert response.resources[0].resource.value == b"99"
+        bodies = [(await call.next()).resources[0].resource.value for _ in range(2)]
+        assert bodies == [b"2", b"99"], "what there was room for, then the newest"
 
 
 async def test_an_ended_call_leaves_nothing_behind():
@@ -112,13 +112,13 @@ async def test_a_drain_ends_calls():
         await call.next()
         await ads.server.drain()
         assert await call.next() is None
-    error = await refusal(ads, FakeContext(), first_request(a_node()))
+    error = await refusal(ads, FakeCall(), first_request(a_node()))
     assert error.code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_call_ends_with_its_peers_certificate():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
-    expired = FakeContext(IDENTITY, a_certificate(valid_for=timedelta(hours=-1)))
+    expired = FakeCall(IDENTITY, a_certificate(valid_for=timedelta(hours=-1)))
     async with ads.delta(expired) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         await call.next()
@@ -127,7 +127,7 @@ async def test_a_call_ends_with_its_peers_certificate():
 
 async def test_a_certificate_that_is_good_for_long_ends_nothing():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
-    valid = FakeContext(IDENTITY, a_certificate(valid_for=timedelta(days=400)))
+    valid = FakeCall(IDENTITY, a_certificate(valid_for=timedelta(days=400)))
     async with ads.delta(valid) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         await call.next()
@@ -138,8 +138,8 @@ async def test_a_certificate_that_is_good_for_long_ends_nothing():
 # ---- who --------------------------------------------------------------------------------------------------------------
 
 
-async def refusal(ads: Ads, context: FakeContext, raw: bytes) -> RefusedError:
-    async with ads.delta(context) as call:
+async def refusal(ads: Ads, at: FakeCall, raw: bytes) -> RefusedError:
+    async with ads.delta(at) as call:
         call.send_raw(raw)
         with pytest.raises(RefusedError) as caught:
             await call.next()
@@ -154,7 +154,7 @@ def first_request(node: base_pb2.Node, **fields: Any) -> bytes:
 
 async def test_a_node_that_its_certificate_confirms_is_served():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
-    async with ads.delta(FakeContext(IDENTITY)) as call:
+    async with ads.delta(FakeCall(IDENTITY)) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         assert names(await call.next()) == ["a"]
     assert str(ads.source.attached[0].identity) == IDENTITY
@@ -171,14 +171,14 @@ async def test_a_node_that_its_certificate_confirms_is_served():
     ],
 )
 async def test_a_node_that_its_certificate_contradicts_is_denied(identity):
-    error = await refusal(Ads(a_set(1)), FakeContext(identity), first_request(a_node()))
+    error = await refusal(Ads(a_set(1)), FakeCall(identity), first_request(a_node()))
     assert error.code is grpc.StatusCode.PERMISSION_DENIED
     assert identity in error.message
 
 
 async def test_the_node_of_a_later_request_changes_nothing():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a"), a_resource(ROUTE, "r")))
-    async with ads.delta(FakeContext(IDENTITY)) as call:
+    async with ads.delta(FakeCall(IDENTITY)) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         first = await call.next()
         call.send(type_url=CLUSTER, response_nonce=first.nonce)
@@ -192,7 +192,7 @@ async def test_the_node_of_a_later_request_changes_nothing():
 
 @pytest.mark.parametrize("node_id", ["", "reviews", "a~b~c~d", "sidecar~10.0.0.1~nodot~d", "~~~"])
 async def test_a_node_id_of_another_form_is_denied(node_id):
-    error = await refusal(Ads(a_set(1)), FakeContext(), first_request(a_node(node_id)))
+    error = await refusal(Ads(a_set(1)), FakeCall(), first_request(a_node(node_id)))
     assert error.code is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -201,7 +201,7 @@ async def test_a_node_id_of_another_form_is_denied(node_id):
 
 async def test_an_oversized_node_is_refused():
     node = a_node(PADDING="x" * LONGEST_NODE)
-    error = await refusal(Ads(a_set(1)), FakeContext(), first_request(node))
+    error = await refusal(Ads(a_set(1)), FakeCall(), first_request(node))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert str(LONGEST_NODE) in error.message
 
@@ -210,7 +210,7 @@ async def test_an_oversized_node_is_refused():
     "type_url", ["", "Cluster", "type.example.com/envoy.config.cluster.v3.Cluster"]
 )
 async def test_a_type_that_is_no_type_url_is_refused(type_url):
-    error = await refusal(Ads(a_set(1)), FakeContext(), first_request(a_node(), type_url=type_url))
+    error = await refusal(Ads(a_set(1)), FakeCall(), first_request(a_node(), type_url=type_url))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -225,7 +225,7 @@ async def test_an_unknown_type_is_answered_with_silence():
 async def test_too_many_names_are_refused():
     many = [str(number) for number in range(MOST_NAMES + 1)]
     raw = first_request(a_node(), resource_names_subscribe=many)
-    error = await refusal(Ads(a_set(1)), FakeContext(), raw)
+    error = await refusal(Ads(a_set(1)), FakeCall(), raw)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -245,7 +245,7 @@ async def test_too_many_names_in_many_requests_are_refused_as_well():
 
 @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x1a\x01\xff"])
 async def test_garbage_is_refused(raw):
-    error = await refusal(Ads(a_set(1)), FakeContext(), raw)
+    error = await refusal(Ads(a_set(1)), FakeCall(), raw)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -286,7 +286,7 @@ def test_any_bytes_are_refused_or_answered(raw):
 async def test_a_pilot_that_is_not_ready_says_so():
     ads = Ads(a_set(1))
     ads.server.ready = lambda: False
-    error = await refusal(ads, FakeContext(), first_request(a_node()))
+    error = await refusal(ads, FakeCall(), first_request(a_node()))
     assert error.code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -324,10 +324,10 @@ ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedRes
 
 @asynccontextmanager
 async def over_grpc(ads: Ads) -> AsyncIterator[grpc.aio.Channel]:
-    """The same handlers behind a real server: identity serialisers on both sides, errors as statuses."""
-    server = servers.new_server(interceptors=[ErrorInterceptor()])
-    server.add_generic_rpc_handlers(ads.server.handlers())
-    port = servers.listen_plaintext(server, "127.0.0.1:0", setting="--plaintext-address")
+    """The same behaviours behind a real server, asked by grpcio: errors arrive as statuses."""
+    server = Http2Server()
+    server.add_behaviours(ads.server.behaviours())
+    port = server.listen_plaintext("127.0.0.1:0", setting="--plaintext-address")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -385,7 +385,7 @@ class Away(MemoryStore):
 async def test_who_has_seen_more_elsewhere_is_sent_on():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
     behind(ads, at=Position(7, 7))
-    async with ads.delta(FakeContext(windward_position="8.7")) as call:
+    async with ads.delta(FakeCall(windward_position="8.7")) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         with pytest.raises(RefusedError, match="try another one") as caught:
             await call.next()
@@ -398,7 +398,7 @@ async def test_who_has_not_is_served(said):
     """An agent that remembers what an earlier version of Pilot said, in other words, among them."""
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
     behind(ads, at=Position(7, 7))
-    async with ads.delta(FakeContext(windward_position=said)) as call:
+    async with ads.delta(FakeCall(windward_position=said)) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         assert names(await call.next()) == ["a"]
 
@@ -406,7 +406,7 @@ async def test_who_has_not_is_served(said):
 async def test_who_comes_while_it_catches_up_waits():
     ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
     reach = ads.server.reach = Reach(MemoryStore())
-    async with ads.delta(FakeContext(windward_position="8.7")) as call:
+    async with ads.delta(FakeCall(windward_position="8.7")) as call:
         call.send(node=a_node(), type_url=CLUSTER)
         answer = asyncio.ensure_future(call.next())
         await asyncio.sleep(0.01)
