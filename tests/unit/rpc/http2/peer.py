@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpack import Decoder, Encoder
 
@@ -103,7 +104,8 @@ class Peer:
 
     def fields(self, frame: Frame) -> dict[str, str]:
         """Of a HEADERS frame of the server's."""
-        return dict(self._decoder.decode(frame.payload))
+        fields: Any = self._decoder.decode(frame.payload)
+        return dict(fields)
 
     def code(self) -> frames.Code:
         """Why the connection ended."""

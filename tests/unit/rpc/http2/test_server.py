@@ -74,7 +74,7 @@ def service(made: Echo) -> grpc.GenericRpcHandler:
 
 
 @asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[tuple[Http2Server, grpc.aio.Channel]]:
+async def running(**options: Any) -> AsyncIterator[tuple[Http2Server, Any]]:
     server = Http2Server(**options)
     server.add_generic_rpc_handlers((service(Echo()),))
     port = server.listen_plaintext("127.0.0.1:0", setting="--here")
@@ -86,7 +86,7 @@ async def running(**options: Any) -> AsyncIterator[tuple[Http2Server, grpc.aio.C
         await server.stop(None)
 
 
-def secure(port: int, authority: Authority, account: str = "client") -> grpc.aio.Channel:
+def secure(port: int, authority: Authority, account: str = "client") -> Any:
     mine = authority.material(account)
     credentials = grpc.ssl_channel_credentials(AUTHORITY.roots_pem, mine.key_pem, mine.chain_pem)
     options = [("grpc.ssl_target_name_override", DNS)]
@@ -293,6 +293,7 @@ async def test_a_unix_socket_takes_the_place_of_one_that_is_left(tmp_path):
     server.add_generic_rpc_handlers((echo(who),))
     server.listen_plaintext(f"unix:{path}", setting="--here")
     await server.start()
+    channel: Any
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         assert await channel.unary_unary(METHOD)(b"", timeout=WAIT_S) == b"None unix"
     await server.stop(None)
