@@ -22,6 +22,8 @@ class Workloads:
     def __init__(self) -> None:
         self._by_address: dict[str, RegisteredWorkload] = {}
         self._by_name: dict[tuple[str, str], RegisteredWorkload] = {}
+        self.version = 0
+        """Another one whenever an answer may be another one."""
 
     def at(self, address: str) -> RegisteredWorkload | None:
         return self._by_address.get(address)
@@ -30,6 +32,7 @@ class Workloads:
         return self._by_name.get((namespace, name))
 
     def put(self, workload: RegisteredWorkload) -> None:
+        self.version += 1
         self._by_address[workload.address] = workload
         self._by_name[workload.namespace, workload.name] = workload
 

@@ -3,6 +3,8 @@
 A stream begins with who reports (its node) and the log's name, which says on which side of the call it stands; the other
 side is joined by address, principal or cluster. Each entry counts once. Should a stream break, Envoy loses what it had
 buffered and not sent: at most one flush interval. Source: envoy/service/accesslog/v3/als.proto.
+
+    entry -> its kind (peer, service, code, flags ...) -> the series that entries of this kind count in, found once a stream
 """
 
 from __future__ import annotations
@@ -14,11 +16,17 @@ from typing import Any
 import grpc
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
+from google.protobuf import duration_pb2
+from prometheus_client import Counter, Histogram
 
 from services.mixer import metrics
 from services.mixer.attributes.workloads import Workloads
 from windward.registration import RegisteredWorkload
 
+MOST_KINDS = 1000
+"""Of requests that a stream has series at hand for; a caller chooses its flags and codes."""
+_Kind = tuple[str, tuple[str, ...], str, int, bytes, bool]
+"""The peer's address, the service, the peer's principal, code, flags, whether it is gRPC."""
 UNKNOWN = "unknown"
 INBOUND = "windward.inbound"
 SPIFFE = "spiffe://"
@@ -61,6 +69,35 @@ class Reporter:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Where the requests of one kind are counted."""
+
+    requests: Counter
+    duration: Histogram
+    request_bytes: Histogram
+    response_bytes: Histogram
+
+    @classmethod
+    def of(cls, labels: tuple[str, ...]) -> _Series:
+        return cls(
+            metrics.REQUESTS.labels(*labels),
+            metrics.DURATION.labels(*labels),
+            metrics.REQUEST_BYTES.labels(*labels),
+            metrics.RESPONSE_BYTES.labels(*labels),
+        )
+
+
+class _Stream:
+    """Who reports, and the series of the kinds of requests that it has reported: finding them is most of an entry's cost."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.series: dict[_Kind, _Series] = {}
+        self.version = -1
+        """Of the workloads that the series' labels are of."""
+
+
 class ReportService(als_pb2_grpc.AccessLogServiceServicer):
     def __init__(self, workloads: Workloads, trust_domain: str) -> None:
         self._workloads = workloads
@@ -71,46 +108,51 @@ class ReportService(als_pb2_grpc.AccessLogServiceServicer):
         requests: AsyncIterator[als_pb2.StreamAccessLogsMessage],
         _: grpc.aio.ServicerContext[Any, Any],
     ) -> als_pb2.StreamAccessLogsResponse:
-        reporter: Reporter | None = None
+        stream: _Stream | None = None
         async for message in requests:
             if message.HasField("identifier"):
-                reporter = Reporter.of(message.identifier)
-            if reporter is None:
+                stream = _Stream(Reporter.of(message.identifier))
+            if stream is None:
                 continue
+            if stream.version != self._workloads.version or len(stream.series) > MOST_KINDS:
+                stream.series.clear()
+                stream.version = self._workloads.version
             for entry in message.http_logs.log_entry:
-                self._http(reporter, entry)
+                self._http(stream, entry)
             for connection in message.tcp_logs.log_entry:
-                self._tcp(reporter, connection)
+                self._tcp(stream.reporter, connection)
         return als_pb2.StreamAccessLogsResponse()
 
-    def _http(self, reporter: Reporter, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
-        agent = entry.request.user_agent
-        if agent.startswith(("kube-probe", "Prometheus")):
+    def _http(self, stream: _Stream, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
+        request, response, common = entry.request, entry.response, entry.common_properties
+        if request.user_agent.startswith(("kube-probe", "Prometheus")):
             return
-        common = entry.common_properties
-        labels = self._labels(reporter, common)
-        grpc_request = entry.request.request_headers.get("content-type", "").startswith(
-            "application/grpc"
+        kind = _kind(stream.reporter, entry)
+        series = stream.series.get(kind)
+        if series is None:
+            labels = self._http_labels(stream.reporter, entry)
+            series = stream.series[kind] = _Series.of(labels)
+        series.requests.inc()
+        series.duration.observe(
+            _seconds(common.duration) or _seconds(common.time_to_last_downstream_tx_byte)
         )
-        values = (
-            *labels,
-            "grpc" if grpc_request else "http",
+        series.request_bytes.observe(request.request_headers_bytes + request.request_body_bytes)
+        series.response_bytes.observe(
+            response.response_headers_bytes + response.response_body_bytes
+        )
+
+    def _http_labels(
+        self, reporter: Reporter, entry: accesslog_pb2.HTTPAccessLogEntry
+    ) -> tuple[str, ...]:
+        common = entry.common_properties
+        return (
+            *self._labels(reporter, common),
+            "grpc" if _is_grpc(entry) else "http",
             str(entry.response.response_code.value),
             _flags(common.response_flags),
             "none",
             "none",
             _security(reporter, common),
-        )
-        metrics.REQUESTS.labels(*values).inc()
-        metrics.DURATION.labels(*values).observe(
-            common.duration.ToTimedelta().total_seconds() or _last_byte_s(common)
-        )
-        request, response = entry.request, entry.response
-        metrics.REQUEST_BYTES.labels(*values).observe(
-            request.request_headers_bytes + request.request_body_bytes
-        )
-        metrics.RESPONSE_BYTES.labels(*values).observe(
-            response.response_headers_bytes + response.response_body_bytes
         )
 
     def _tcp(self, reporter: Reporter, entry: accesslog_pb2.TCPAccessLogEntry) -> None:
@@ -215,5 +257,29 @@ def _flags(flags: Any) -> str:
     return ",".join(found) or "-"
 
 
-def _last_byte_s(common: accesslog_pb2.AccessLogCommon) -> float:
-    return float(common.time_to_last_downstream_tx_byte.ToTimedelta().total_seconds())
+def _kind(reporter: Reporter, entry: accesslog_pb2.HTTPAccessLogEntry) -> _Kind:
+    """All of an entry that its labels are made from; of flags that are set, which."""
+    common = entry.common_properties
+    if reporter.inbound:
+        peer = common.downstream_remote_address.socket_address.address
+        tags = common.custom_tags
+        service = (
+            tags.get("destination_service", ""),
+            tags.get("destination_service_name", ""),
+            tags.get("destination_service_namespace", ""),
+        )
+        principal = _peer_principal(common)
+    else:
+        peer = common.upstream_remote_address.socket_address.address
+        service, principal = (common.upstream_cluster,), ""
+    flags = common.response_flags.SerializeToString(deterministic=True)
+    return (peer, service, principal, entry.response.response_code.value, flags, _is_grpc(entry))
+
+
+def _is_grpc(entry: accesslog_pb2.HTTPAccessLogEntry) -> bool:
+    content_type = entry.request.request_headers.get("content-type", "")
+    return bool(content_type.startswith("application/grpc"))
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.mixer import metrics
 from services.mixer.attributes.workloads import Workloads
+from services.mixer.frontends import report
 from services.mixer.frontends.report import Reporter, ReportService
 from tests.unit.mixer.frontends.wire import a_workload, served
 
 numbers = itertools.count(1)
+CONTEXT: Any = None
+"""A stream is counted without looking at it."""
 
 
 class Pair:
@@ -301,3 +308,87 @@ async def test_an_unregistered_reporter_is_what_its_node_says(pair: Pair):
 def test_a_node_without_metadata_is_nobody():
     reporter = Reporter.of(als_pb2.StreamAccessLogsMessage.Identifier(log_name="windward.inbound"))
     assert reporter == Reporter(inbound=True, name="", namespace="", service_account="", labels={})
+
+
+async def count(pair: Pair, *parts: als_pb2.StreamAccessLogsMessage | Callable[[], None]) -> None:
+    """One stream; what can be called happens between its messages."""
+
+    async def sent() -> AsyncIterator[als_pb2.StreamAccessLogsMessage]:
+        for part in parts:
+            if isinstance(part, als_pb2.StreamAccessLogsMessage):
+                yield part
+            else:
+                part()
+
+    await ReportService(pair.workloads, "cluster.local").StreamAccessLogs(sent(), CONTEXT)
+
+
+async def test_a_stream_that_is_open_hears_of_workloads_that_come_and_change(pair: Pair):
+    def moved() -> None:
+        pair.workloads.put(a_workload(pair.source, "10.0.0.1", "v9"))
+
+    first, again = message(pair.http(), identifier=pair.identifier()), message(pair.http())
+    await count(pair, first, again, moved, message(pair.http(), pair.http()))
+    counted = {
+        labels["source_version"]: value for labels, value in pair.series("istio_requests_total")
+    }
+    assert counted == {"v1": 2, "v9": 2}
+
+
+KINDS = st.fixed_dictionaries(
+    {
+        "code": st.sampled_from((200, 403, 503)),
+        "address": st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.9")),
+        "cluster": st.sampled_from(("outbound|80||a.b.svc.x", "outbound|80|v2|c.d.svc.x", "")),
+        "tag": st.sampled_from(("a.b.svc.x", "c.d.svc.x", "")),
+        "principal": st.sampled_from(("spiffe://x/ns/a/sa/b", "")),
+        "timeout": st.booleans(),
+        "grpc": st.booleans(),
+        "milliseconds": st.integers(0, 3000),
+    }
+)
+
+
+def an_entry(pair: Pair, kind: dict[str, Any]) -> accesslog_pb2.HTTPAccessLogEntry:
+    entry = pair.http(kind["code"])
+    common = entry.common_properties
+    common.downstream_remote_address.socket_address.address = kind["address"]
+    common.upstream_remote_address.socket_address.address = kind["address"]
+    common.upstream_cluster = kind["cluster"]
+    common.custom_tags["destination_service"] = kind["tag"]
+    common.tls_properties.Clear()
+    if kind["principal"]:
+        name = common.tls_properties.peer_certificate_properties.subject_alt_name.add()
+        name.uri = kind["principal"]
+    common.response_flags.upstream_request_timeout = kind["timeout"]
+    if kind["grpc"]:
+        entry.request.request_headers["content-type"] = "application/grpc+proto"
+    common.duration.FromMilliseconds(kind["milliseconds"])
+    return entry
+
+
+@given(st.lists(KINDS, max_size=12), st.sampled_from(("windward.inbound", "windward.outbound")))
+@settings(max_examples=15, deadline=None)
+def test_one_stream_counts_what_a_stream_an_entry_counts(kinds, log_name):
+    """What a stream remembers of kinds changes no label."""
+    one, each = Pair(), Pair()
+
+    async def both() -> None:
+        sent = message(*(an_entry(one, kind) for kind in kinds))
+        await count(one, message(identifier=one.identifier(log_name)), sent)
+        for kind in kinds:
+            of_each = message(an_entry(each, kind), identifier=each.identifier(log_name))
+            await count(each, of_each)
+
+    asyncio.run(both())
+    for metric in ("istio_requests_total", "istio_request_duration_seconds_sum"):
+        seen, wanted = one.series(metric), each.series(metric)
+        renamed = str(wanted).replace(each.source, one.source)
+        assert str(seen) == renamed.replace(each.destination, one.destination)
+
+
+async def test_kinds_without_end_are_counted_and_not_all_remembered(pair: Pair, monkeypatch):
+    monkeypatch.setattr(report, "MOST_KINDS", 3)
+    first = message(identifier=pair.identifier())
+    await count(pair, first, *(message(pair.http(code)) for code in range(200, 230) for _ in "ab"))
+    assert [value for _, value in pair.series("istio_requests_total")] == [2.0] * 30
