@@ -19,36 +19,15 @@ from statistics import median
 from time import monotonic
 from typing import Any, Self
 
+from benchmarks.catalogs import GATEWAY, ONE, TO_CATALOG, write_topology
 from benchmarks.rows import Row
 from windward.local.child import Child
 from windward.local.mesh import Mesh
 from windward.local.parts import STATUS_PORT, Options
 from windward.local.ready import http_get
 
-BOOKSHOP = Path(__file__).resolve().parents[1] / "samples" / "bookshop" / "mesh"
 CONTROL_PLANE = ("etcd", "citadel", "pilot", "mixer")
-WORKLOAD, GATEWAY = "catalog-a", "gateway"
-TOPOLOGY = """
-config: mesh
-gateway: {name: gateway, namespace: bookshop, service_account: gateway, labels: {app: gateway}, port: 8080}
-workloads:
-- name: catalog-a
-  group: catalog-v1
-  service_account: catalog
-  port: 9080
-  environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: a}
-  command: ["{python}", -m, samples.bookshop.catalog]
-"""
-TO_CATALOG = """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: storefront, namespace: bookshop}
-spec:
-  hosts: ["*"]
-  gateways: [front-door]
-  http:
-  - route: [{destination: {host: catalog.bookshop.svc.cluster.local, port: {number: 9080}}}]
-"""
+(WORKLOAD,) = ONE
 TTL_S = 240
 RATE = 20.0
 """Requests a second."""
@@ -58,10 +37,8 @@ class Outage:
     """A small mesh whose control plane is taken away; use as an async context manager."""
 
     def __init__(self, folder: Path, ttl_s: int) -> None:
-        (folder / "mesh").symlink_to(BOOKSHOP)
-        (folder / "topology.yaml").write_text(TOPOLOGY)
         options = Options(endpoint_ttl_s=60.0, certificate_ttl_s=ttl_s)
-        self.mesh = Mesh(folder / "run", folder / "topology.yaml", options=options, gateway_port=0)
+        self.mesh = Mesh(folder / "run", write_topology(folder), options=options, gateway_port=0)
 
     async def __aenter__(self) -> Self:
         await self.mesh.up()

@@ -14,12 +14,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
+from services.pilot.credentials.refusals import Refusals
+from services.pilot.envoy.gateway import refused
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import concerns, may_move, own_resources, scope_of
 from services.pilot.envoy.scope import ScopeResources
-from services.pilot.model.proxy import Proxy
+from services.pilot.model.proxy import Proxy, ProxyType
 from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.telemetry.logging import get_logger
@@ -160,6 +162,7 @@ class Groups:
         self._memo = Memo()
         self._bodies = Bodies()
         self._failed: dict[str, str] = {}
+        self._refusals = Refusals()
         self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
@@ -188,6 +191,8 @@ class Groups:
         self, snapshot: MeshSnapshot, proxy: Proxy, before: dict[str, dict[str, Resource]]
     ) -> dict[str, dict[str, Resource]]:
         """A proxy's own resources; as they were, when they cannot be built."""
+        if proxy.type is ProxyType.ROUTER:
+            self._refusals.tell(proxy, refused(snapshot, proxy, self.options))
         try:
             return _by_type(own_resources(snapshot, proxy, self.options))
         except Exception as error:

@@ -85,6 +85,7 @@ async def _serve(
             settings.trust_domain,
             settings.outbound_traffic_policy == "ALLOW_ANY",
             settings.mixer_address,
+            settings.accounts(),
         ),
         settings.linger,
     )

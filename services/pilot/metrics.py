@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.pilot.loop_watch import LoopWatch
-from services.pilot.pushes import Pushes
+from services.pilot.push_counts import PushCounts
 from windward.telemetry.metrics import new_registry
 
 REGISTRY = new_registry()
@@ -14,7 +14,7 @@ CONNECTED = Gauge("pilot_xds", "Proxies connected by xDS", ["version"], registry
 EXPIRED = Counter(
     "pilot_xds_expired_nonce", "Answers to responses that are not waited for", registry=REGISTRY
 )
-PUSHED = Pushes()
+PUSHED = PushCounts()
 REGISTRY.register(PUSHED)
 REJECTS = Counter(
     "pilot_total_xds_rejects", "xDS responses that proxies refused", registry=REGISTRY
@@ -36,6 +36,11 @@ CONVERGENCE = Histogram(
 LOOP_HOLD = Gauge(
     "pilot_loop_longest_hold_seconds",
     "Longest time that the event loop was held since the last scrape",
+    registry=REGISTRY,
+)
+CREDENTIALS_REFUSED = Counter(
+    "pilot_gateway_credentials_refused",
+    "Certificates that a proxy claimed as a gateway, and that its service account may not have",
     registry=REGISTRY,
 )
 REGISTRY_OBJECTS = Gauge(

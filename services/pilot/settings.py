@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from services.pilot.credentials.accounts import Account, parse_accounts
 from services.pilot.registry.protocol import Sources
 from services.pilot.registry.sources import dns_server, parse_sources
 from windward.client.enrolment import EnrolledSettings
@@ -71,9 +72,15 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         str,
         Meta(
             description="folder with certificates of gateways, <namespace>/<name>/{tls.crt,tls.key,ca.crt}, which Gateways "
-            "name in credentialName; sent to gateways of that namespace only; empty: none"
+            "name in credentialName; sent to gateways of that namespace and of --gateway-accounts only; empty: none"
         ),
     ] = ""
+    gateway_accounts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="service accounts of the gateways that may have those, NAMESPACE/SERVICE_ACCOUNT, several by comma"
+        ),
+    ] = ()
     endpoint_ttl: Annotated[Seconds, Meta(description="lease of a registered workload")] = Seconds(
         15
     )
@@ -131,6 +138,19 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         if self.endpoint_ttl < 1:
             raise ValueError("--endpoint-ttl must be at least 1s")
         self.sources()
+        self.accounts()
+
+    def accounts(self) -> frozenset[Account]:
+        """Raises ValueError, also for a folder that nobody would be sent anything of."""
+        if bool(self.gateway_secrets) != bool(self.gateway_accounts):
+            raise ValueError(
+                "--gateway-secrets and --gateway-accounts need one another: the first says where certificates with their "
+                "keys are, the second which service accounts (NAMESPACE/SERVICE_ACCOUNT) are gateways and may have them"
+            )
+        try:
+            return parse_accounts(self.gateway_accounts)
+        except ValueError as error:
+            raise ValueError(f"--gateway-accounts: {error}") from error
 
     def sources(self) -> Sources:
         """Raises ValueError."""

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks.catalogs import TO_CATALOG, TWO, write_topology
 from tests.e2e.conftest import running
-from tests.e2e.shop import ROOT, until
+from tests.e2e.shop import until
 from windward.local.parts import Options
 
 pytestmark = [pytest.mark.timeout(240)]
 
-TWINS = """
-config: mesh
-gateway: {name: gateway, namespace: bookshop, service_account: gateway, labels: {app: gateway}, port: 8080}
-workloads:
-- name: catalog-a
-  group: catalog-v1
-  service_account: catalog
-  port: 9080
-  environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: a}
-  command: ["{python}", -m, samples.bookshop.catalog]
-- name: catalog-b
-  group: catalog-v1
-  service_account: catalog
-  port: 9080
-  environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: b}
-  command: ["{python}", -m, samples.bookshop.catalog]
-"""
-TO_CATALOG = """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: storefront, namespace: bookshop}
-spec:
-  hosts: ["*"]
-  gateways: [front-door]
-  http:
-  - route: [{destination: {host: catalog.bookshop.svc.cluster.local, port: {number: 9080}}}]
-"""
 # What the killed proxy had in hand is a reset, and what a proxy without its application answers is a 503.
 RETRIED = (
     TO_CATALOG + "    retries: {attempts: 5, retryOn: 'connect-failure,refused-stream,reset,503'}\n"
@@ -75,10 +48,7 @@ spec:
 @pytest.fixture
 def twins(folder: Path) -> Path:
     """Two catalogs behind a gateway, and the Bookshop's configuration."""
-    shutil.copytree(ROOT / "samples" / "bookshop" / "mesh", folder / "mesh")
-    path = folder / "topology.yaml"
-    path.write_text(TWINS)
-    return path
+    return write_topology(folder, TWO)
 
 
 async def test_killing_each_part_of_the_control_plane_fails_no_request(folder: Path, twins: Path):

@@ -44,6 +44,10 @@ class Options:
     outbound_traffic_policy: str = "ALLOW_ANY"
     mixer: bool = True
     log_level: str = "info"
+    gateway_secrets: str = ""
+    """Folder of the certificates that Gateways name in credentialName; empty: none."""
+    gateway_accounts: tuple[str, ...] = ()
+    """With it: NAMESPACE/SERVICE_ACCOUNT of the gateways that may have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,9 @@ class Parts:
         }
         if self.options.mixer:
             flags["--mixer-address"] = self.control(ports.mixer_grpc)
+        if self.options.gateway_secrets:
+            flags["--gateway-secrets"] = self.options.gateway_secrets
+            flags["--gateway-accounts"] = ",".join(self.options.gateway_accounts)
         return self._service("pilot", flags)
 
     def mixer(self) -> ChildSpec:

@@ -260,6 +260,7 @@ def _flags(flags: Any) -> str:
 def _kind(reporter: Reporter, entry: accesslog_pb2.HTTPAccessLogEntry) -> _Kind:
     """All of an entry that its labels are made from; of flags that are set, which."""
     common = entry.common_properties
+    service: tuple[str, ...]
     if reporter.inbound:
         peer = common.downstream_remote_address.socket_address.address
         tags = common.custom_tags

@@ -14,12 +14,19 @@ from dataclasses import dataclass
 
 import msgspec
 
+from services.pilot.credentials.accounts import is_gateway
 from services.pilot.envoy import listener, selection, virtual_host
 from services.pilot.envoy.common import resource
 from services.pilot.envoy.listener import SecureServer
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import port_of
-from services.pilot.envoy.server_tls import Credentials, NoCredential, ServerTLS, server_tls
+from services.pilot.envoy.server_tls import (
+    Credentials,
+    NoCredential,
+    ServerTLS,
+    credential_names,
+    server_tls,
+)
 from services.pilot.envoy.virtual_host import Viewer
 from services.pilot.model.proxy import Interception, Proxy
 from services.pilot.model.service import labels_match
@@ -56,7 +63,7 @@ def resources(
         Viewer(proxy.namespace, labels),
         options,
         proxy.address if proxy.interception is Interception.NONE else "0.0.0.0",
-        credentials_of(snapshot, proxy, options.trust_domain),
+        credentials_of(snapshot, proxy, options),
         tuple(
             item
             for item in snapshot.gateway_routes
@@ -70,16 +77,27 @@ def resources(
             yield from _plain(edge, number, [pair for pair in servers if not is_secure(pair[1])])
 
 
-def credentials_of(snapshot: MeshSnapshot, proxy: Proxy, trust_domain: str) -> Credentials:
-    """Those of the namespace that the proxy's certificate proves; none without such a certificate."""
-    identity = proxy.identity
-    proved = (
-        identity is not None
-        and identity.trust_domain == trust_domain
-        and identity.workload is not None
-        and identity.workload[0] == proxy.namespace
-    )
-    return Credentials(snapshot.credentials if proved else {}, proxy.namespace)
+def credentials_of(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Credentials:
+    """Those of the namespace that the proxy's certificate proves, if it proves an account of a gateway too; else none."""
+    may = is_gateway(proxy, options.trust_domain, options.gateway_accounts)
+    return Credentials(snapshot.credentials if may else {}, proxy.namespace)
+
+
+def refused(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> dict[str, str]:
+    """What a proxy claims by its type and labels, is there, and is not for it: credential -> a Gateway (namespace/name)."""
+    if not snapshot.credentials or is_gateway(
+        proxy, options.trust_domain, options.gateway_accounts
+    ):
+        return {}
+    found: dict[str, str] = {}
+    for servers in _servers(snapshot, dict(proxy.labels)).values():
+        for item, server in servers:
+            tls = server.tls
+            named = (*credential_names(tls), tls.ca_cert_credential_name) if tls else ()
+            for name in named:
+                if (proxy.namespace, name) in snapshot.credentials:
+                    found.setdefault(name, f"{item.key.namespace}/{item.key.name}")
+    return found
 
 
 def is_secure(server: Server) -> bool:

@@ -13,6 +13,8 @@ class Options:
     allow_any: bool
     """Whether hosts that no service has may be called."""
     mixer_addresses: tuple[str, ...]
+    gateway_accounts: frozenset[tuple[str, str]] = frozenset()
+    """(namespace, service account) of those that may have the certificates that Gateways name."""
 
     @property
     def telemetry(self) -> Telemetry:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientError
 
+from benchmarks.catalogs import TO_CATALOG, write_topology
 from services.agent.xds_proxy.disk import LastGood
 from services.agent.xds_proxy.last_good import Owner
 from tests.e2e.conftest import running
-from tests.e2e.shop import ROOT, Shop, until
+from tests.e2e.shop import Shop, until
 from windward.local.child import Child
 from windward.local.parts import STATUS_PORT, Options, identity
 from windward.local.ready import http_get
@@ -26,27 +27,6 @@ pytestmark = [pytest.mark.timeout(240)]
 
 CONTROL_PLANE = ("etcd", "citadel", "pilot", "mixer")
 PROXIES = {"gateway": "router", "catalog-a": "sidecar"}
-TOPOLOGY = """
-config: mesh
-gateway: {name: gateway, namespace: bookshop, service_account: gateway, labels: {app: gateway}, port: 8080}
-workloads:
-- name: catalog-a
-  group: catalog-v1
-  service_account: catalog
-  port: 9080
-  environment: {BOOKSHOP_SERVICE: catalog, BOOKSHOP_VERSION: a}
-  command: ["{python}", -m, samples.bookshop.catalog]
-"""
-TO_CATALOG = """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: storefront, namespace: bookshop}
-spec:
-  hosts: ["*"]
-  gateways: [front-door]
-  http:
-  - route: [{destination: {host: catalog.bookshop.svc.cluster.local, port: {number: 9080}}}]
-"""
 AFTER = "  http:\n  - {match: [{uri: {exact: /after}}], directResponse: {status: 204}}\n"
 CHANGED = TO_CATALOG.replace("  http:\n", AFTER)
 Versions = Mapping[tuple[str, str], str]
@@ -55,8 +35,6 @@ Versions = Mapping[tuple[str, str], str]
 @pytest.fixture
 def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="ww-"))
-    shutil.copytree(ROOT / "samples" / "bookshop" / "mesh", path / "mesh")
-    (path / "topology.yaml").write_text(TOPOLOGY)
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -153,7 +131,7 @@ async def a_state_that_was_changed_is_not_served(shop: Shop) -> None:
 
 async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Path):
     options = Options(endpoint_ttl_s=60.0)
-    async with running(folder / "run", folder / "topology.yaml", options=options) as shop, shop:
+    async with running(folder / "run", write_topology(folder), options=options) as shop, shop:
         await shop.mesh.administrator.apply_text(TO_CATALOG)
         await until(lambda: serving(shop), "the catalog to be served", deadline_s=60)
         await in_sync(shop)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
+from cryptography.x509 import load_pem_x509_certificate
 
 from services.agent.envoy.process import find_envoy
 from services.pilot.credentials.folder import Folder
@@ -23,6 +23,7 @@ from services.pilot.groups import Groups
 from services.pilot.index import Index
 from services.pilot.xds.connected import ConnectedProxies
 from services.pilot.xds.server import DiscoveryServer
+from tests.feature.https import WEB, asked, trusting
 from tests.unit.pilot.credentials.test_folder import mount
 from tests.unit.pilot.mesh import OPTIONS, make
 from tests.unit.pilot.test_index import put
@@ -36,7 +37,7 @@ WAIT_S = 40.0
 HOST = "127.93.0.1"
 PORT, PLAIN_PORT = 8443, 8080
 NAME = "shop.example.com"
-MESH, WEB, CLIENTS = Authority(), Authority(), Authority()
+MESH, CLIENTS = Authority(), Authority()
 
 
 def gateway(**clients: Any):
@@ -177,28 +178,8 @@ def bootstrap(port: int, material: TlsMaterial) -> dict[str, Any]:
     }
 
 
-def trusting(client: TlsMaterial | None = None, folder: Path | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=WEB.roots_pem.decode())
-    if client is not None and folder is not None:
-        path = folder / "client.pem"
-        path.write_bytes(client.chain_pem + client.key_pem)
-        context.load_cert_chain(path)
-    return context
-
-
 async def call(context: ssl.SSLContext, name: str = NAME) -> tuple[str, bytes]:
-    """One request on a connection of its own: the status, and the fingerprint of the server's certificate."""
-    reader, writer = await asyncio.open_connection(HOST, PORT, ssl=context, server_hostname=name)
-    try:
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        writer.write(f"GET / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n".encode())
-        line = (await reader.readline()).decode()
-    finally:
-        writer.close()
-    words = line.split()
-    return words[1] if len(words) > 1 else line, load_der_x509_certificate(der).fingerprint(
-        SHA256()
-    )
+    return await asked(context, HOST, PORT, name)
 
 
 async def until_served(context: ssl.SSLContext, fingerprint: bytes) -> None:

@@ -37,7 +37,12 @@ GROUPS = {
     "rule": "config.istio.io/v1alpha2",
 }
 Made = Mapping[str, Mapping[str, xds.Resource]]
-OPTIONS = Options(trust_domain="cluster.local", allow_any=True, mixer_addresses=())
+OPTIONS = Options(
+    trust_domain="cluster.local",
+    allow_any=True,
+    mixer_addresses=(),
+    gateway_accounts=frozenset({("shop", "gateway")}),
+)
 WITH_MIXER = replace(OPTIONS, mixer_addresses=("127.0.0.1:9091",))
 BORN = datetime(2030, 1, 1, tzinfo=UTC)
 REVIEWS = "reviews.shop.svc.cluster.local"

@@ -8,8 +8,11 @@ import pytest
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 
 from services.pilot.credentials.credential import Credential
+from services.pilot.envoy.gateway import refused
 from services.pilot.envoy.scope import Resources
+from services.pilot.model.proxy import Proxy
 from tests.unit.pilot.mesh import (
+    OPTIONS,
     generate,
     host,
     listener,
@@ -23,7 +26,7 @@ from tests.unit.pilot.mesh import (
 )
 from tests.unit.rpc.pki import Authority
 from windward.config.gateway import CIPHER_SUITES
-from windward.identity.spiffe_id import workload_id
+from windward.identity.spiffe_id import SpiffeId, workload_id
 from windward.xds import resource as xds
 
 ONE = Authority().material("gateway")
@@ -242,6 +245,15 @@ def test_a_server_without_its_credential_holds_up_no_other():
 
 
 ME = router()
+
+
+def claiming(account: str) -> Proxy:
+    """A workload's proxy with all that it may say of itself as the gateway says it."""
+    return replace(
+        ME, service_account=account, identity=workload_id("cluster.local", "shop", account)
+    )
+
+
 STRANGERS = {
     "a sidecar": replace(sidecar(), labels=ME.labels, identity=ME.identity),
     "another namespace's gateway": router(namespace="evil"),
@@ -249,6 +261,18 @@ STRANGERS = {
     "proved in another namespace": replace(ME, identity=workload_id("cluster.local", "evil", "x")),
     "another trust domain's": replace(ME, identity=workload_id("evil.example", "shop", "gateway")),
     "not selected": replace(ME, labels=()),
+    "another account that says it is a gateway": claiming("reviews"),
+    "an account that is called alike": claiming("gateway2"),
+    "an account that is written otherwise": claiming("Gateway"),
+    "an account of that name elsewhere that says this namespace": replace(
+        ME, identity=workload_id("cluster.local", "evil", "gateway")
+    ),
+    "a namespace that ends like the account": replace(
+        router(namespace="shop-gateway"), service_account="gateway"
+    ),
+    "the control plane's shape of identity": replace(
+        ME, identity=SpiffeId.parse("spiffe://cluster.local/shop/gateway")
+    ),
 }
 
 
@@ -259,6 +283,21 @@ def test_secrets_are_of_the_gateways_of_their_namespace_only(who):
     assert not secrets(made)
     everything = b"".join(item.body for named in made.values() for item in named.values())
     assert ONE.key_pem not in everything
+
+
+def test_what_is_refused_is_named_and_only_what_would_have_been_sent():
+    servers = (
+        server("a.com"),
+        server("b.com", name="b", mode="SIMPLE", credentialName="none"),
+        server("c.com", name="c", mode="MUTUAL", credentialName="cert", caCertCredentialName="cas"),
+    )
+    found = snapshot(gateway(*servers), held=[("shop", "cert"), ("shop", "cas"), ("evil", "none")])
+    claimed = {"cert": "shop/edge", "cas": "shop/edge"}
+    assert refused(found, claiming("reviews"), OPTIONS) == claimed
+    assert refused(found, ME, OPTIONS) == {}
+    assert refused(found, replace(claiming("reviews"), labels=()), OPTIONS) == {}
+    assert refused(found, router(namespace="evil"), OPTIONS) == {"none": "shop/edge"}
+    assert refused(found, ME, replace(OPTIONS, gateway_accounts=frozenset())) == claimed
 
 
 def test_a_gateway_of_another_namespace_uses_the_credential_of_the_workloads():

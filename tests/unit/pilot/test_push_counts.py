@@ -5,18 +5,18 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from services.pilot import metrics
-from services.pilot.pushes import Pushes
+from services.pilot.push_counts import PushCounts
 from windward.xds.resource import CLUSTER, ENDPOINT
 
 
-def a_registry(pushes: Pushes) -> CollectorRegistry:
+def a_registry(pushes: PushCounts) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(pushes)
     return registry
 
 
 def test_pushes_are_counted_by_type():
-    pushes = Pushes()
+    pushes = PushCounts()
     for url in (CLUSTER, ENDPOINT, ENDPOINT, "type.googleapis.com/example.Other"):
         pushes.record(url, 100, 0.001, 0.002)
     value = a_registry(pushes).get_sample_value
@@ -28,7 +28,7 @@ def test_pushes_are_counted_by_type():
 
 
 def test_distributions_are_cumulative():
-    pushes = Pushes()
+    pushes = PushCounts()
     for size, sent_s in ((1, 0.00005), (10_000, 0.0005), (10_001, 50.0)):
         pushes.record(CLUSTER, size, 0.0, sent_s)
     value = a_registry(pushes).get_sample_value
@@ -43,7 +43,7 @@ def test_distributions_are_cumulative():
 
 
 def test_the_time_of_a_push_holds_its_sending():
-    pushes = Pushes()
+    pushes = PushCounts()
     pushes.record(CLUSTER, 1, 0.25, 0.5)
     value = a_registry(pushes).get_sample_value
     assert value("pilot_xds_push_time_sum", {"type": "cds"}) == 0.75

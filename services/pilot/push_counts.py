@@ -71,7 +71,7 @@ class OfType:
         self.send_s = Distribution(TIMES)
 
 
-class Pushes(Collector):
+class PushCounts(Collector):
     def __init__(self) -> None:
         self._of = {short: OfType() for short in (*SHORT.values(), OTHER)}
         self._by_url = {url: self._of[short] for url, short in SHORT.items()}
