@@ -104,7 +104,8 @@ async def serve(path: str, answer: Callable[[web.Request, Downstream], Awaitable
             return refusal
         body = await answer(request, downstream)
         peer = request.headers.get("x-forwarded-client-cert", "")
-        return web.json_response({**identity(), **body, "client_cert": peer})
+        seen = {"client_cert": peer, "client_address": request.remote}
+        return web.json_response({**identity(), **body, **seen})
 
     async def behave(request: web.Request) -> web.Response:
         query = request.query

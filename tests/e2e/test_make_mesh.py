@@ -64,12 +64,15 @@ def leftovers(directory: Path) -> list[str]:
 
 
 async def test_twice_and_nothing_is_left(folder: Path):
+    """By REDIRECT, then, where something can be intercepted, by TPROXY."""
     directory = folder / "mesh"
-    for _ in range(2):
-        process, said = await start(directory, "--gateway-port", "0")
+    for mode in ("redirect", "tproxy" if os.geteuid() == 0 else "redirect"):
+        process, said = await start(directory, "--gateway-port", "0", "--interception", mode)
         said += await interrupt(process)
         assert "✘" not in said
         assert said.count("✔") >= 7
+        proved = "applications see their" in said
+        assert (proved, "(TPROXY)" in said) == (mode == "tproxy",) * 2
         assert leftovers(directory) == []
     assert not (directory / "context.json").exists()
 

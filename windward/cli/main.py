@@ -55,6 +55,11 @@ class MeshMode(str, Enum):
     LOOPBACK = "loopback"
 
 
+class MeshInterception(str, Enum):
+    REDIRECT = "redirect"
+    TPROXY = "tproxy"
+
+
 ContextOption = Annotated[
     Optional[str],
     typer.Option(
@@ -80,6 +85,12 @@ OptionalName = Annotated[
     Optional[str], typer.Argument(help="Name; without it every object of the kind.")
 ]
 DirectoryOption = Annotated[Path, typer.Option("--directory", help="The mesh's own folder.")]
+InterceptionOption = Annotated[
+    MeshInterception,
+    typer.Option(
+        help="How iptables sends traffic to Envoy, in namespaces; with tproxy applications see their clients' own addresses."
+    ),
+]
 
 DEFAULT_DIRECTORY = Path(".windward/mesh")
 DEFAULT_TOPOLOGY = Path("samples/bookshop/topology.yaml")
@@ -286,15 +297,17 @@ def mesh_up(
     mode: Annotated[
         Optional[MeshMode], typer.Option(help="Default: namespaces when root, else loopback.")
     ] = None,
+    interception: InterceptionOption = MeshInterception.REDIRECT,
     prove: Annotated[bool, typer.Option(help="Prove that it is a mesh when it is up.")] = True,
     gateway_port: Annotated[int, typer.Option(help="Port of the gateway on 127.0.0.1.")] = 8080,
 ) -> None:
     """Run a mesh of real parts with a sample application, until Ctrl-C."""
     from windward.cli import meshes
 
-    meshes.up(
-        directory, topology, mode.value if mode else None, prove=prove, gateway_port=gateway_port
+    what = meshes.Wanted(
+        directory, topology, mode.value if mode else None, interception.value, gateway_port
     )
+    meshes.up(what, prove=prove)
 
 
 @mesh.command("prove")
@@ -307,11 +320,13 @@ def mesh_prove(
     mode: Annotated[
         Optional[MeshMode], typer.Option(help="Default: namespaces when root, else loopback.")
     ] = None,
+    interception: InterceptionOption = MeshInterception.REDIRECT,
 ) -> None:
     """Bring a mesh up, prove it, print and write the proof, take it down. Exit 0 if all of it holds."""
     from windward.cli import meshes
 
-    meshes.prove(output, directory, topology, mode.value if mode else None)
+    what = meshes.Wanted(directory, topology, mode.value if mode else None, interception.value, 0)
+    meshes.prove(output, what)
 
 
 @mesh.command("down")

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from windward.client import context as contexts
 from windward.local import network
 from windward.local.addresses import Mode, mesh_id
 from windward.local.mesh import Mesh
+from windward.local.parts import Options
 from windward.local.prove import Check
 from windward.local.prove import prove as run_proof
 from windward.local.ready import http_get
@@ -26,28 +29,39 @@ from windward.local.view import View, proof_table, show_mode, show_next
 STOP_TIMEOUT_S = 30.0
 
 
-def up(
-    directory: Path, topology: Path, mode: str | None, *, prove: bool, gateway_port: int
-) -> None:
-    ok = asyncio.run(_up(directory, topology, mode, prove=prove, gateway_port=gateway_port))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which mesh to run: the flags of ``mesh up`` and ``mesh prove``."""
+
+    directory: Path
+    topology: Path
+    mode: str | None
+    """None: what this machine can do."""
+    interception: str
+    gateway_port: int
+
+    def mesh(self, on_change: Callable[[], None] = lambda: None) -> Mesh:
+        return Mesh(
+            self.directory,
+            self.topology,
+            mode=Mode(self.mode) if self.mode else None,
+            options=Options(interception="tproxy" if self.interception == "tproxy" else "redirect"),
+            gateway_port=self.gateway_port,
+            on_change=on_change,
+        )
+
+
+def up(wanted: Wanted, *, prove: bool) -> None:
+    ok = asyncio.run(_up(wanted, prove=prove))
     sys.exit(0 if ok else 1)
 
 
-async def _up(
-    directory: Path, topology: Path, mode: str | None, *, prove: bool, gateway_port: int
-) -> bool:
+async def _up(wanted: Wanted, *, prove: bool) -> bool:
     stopping = _on_signals()
     console = Console(highlight=False)
     began = time.monotonic()
     view = View(console)
-    mesh = Mesh(
-        directory,
-        topology,
-        mode=Mode(mode) if mode else None,
-        gateway_port=gateway_port,
-        on_change=view.refresh,
-    )
-    view.mesh = mesh
+    view.mesh = mesh = wanted.mesh(view.refresh)
     ok = True
     try:
         with view:
@@ -71,15 +85,15 @@ async def _up(
     return ok
 
 
-def prove(output: Path, directory: Path, topology: Path, mode: str | None) -> None:
-    sys.exit(0 if asyncio.run(_prove(output, directory, topology, mode)) else 1)
+def prove(output: Path, wanted: Wanted) -> None:
+    sys.exit(0 if asyncio.run(_prove(output, wanted)) else 1)
 
 
-async def _prove(output: Path, directory: Path, topology: Path, mode: str | None) -> bool:
+async def _prove(output: Path, wanted: Wanted) -> bool:
     stopping = _on_signals()
     console = Console(highlight=False)
     began = time.monotonic()
-    mesh = Mesh(directory, topology, mode=Mode(mode) if mode else None, gateway_port=0)
+    mesh = wanted.mesh()
     checks: list[Check] = []
     try:
         if not await _unless(stopping, mesh.up()):

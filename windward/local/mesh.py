@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
+from services.agent.netfilter.interception import Mode as InterceptionMode
 from windward.client.context import CitadelAddresses, Context, save
 from windward.identity.names import MIXER_ACCOUNT, PILOT_ACCOUNT
 from windward.local import addresses, network, topology
@@ -81,6 +82,11 @@ class Mesh:
                 f"network namespaces are not possible here: {reason}; use --mode loopback"
             )
         self.options = options or Options()
+        if self.mode is Mode.LOOPBACK and self.options.interception == "tproxy":
+            raise LocalMeshError(
+                "--interception tproxy needs network namespaces, and loopback mode intercepts nothing"
+                + (f" ({reason})" if reason else "; leave out --mode loopback")
+            )
         self.parts: dict[str, Part] = {}
         self.gateway_url = ""
         self._gateway_port = gateway_port
@@ -161,7 +167,8 @@ class Mesh:
             return
         self._stack.push_async_callback(network.tear_down, self.plan.mesh_id)
         intercepted = tuple(workload.name for workload in self.topology.workloads)
-        await network.bring_up(self.plan, intercepted)
+        mode: InterceptionMode = "TPROXY" if self.options.interception == "tproxy" else "REDIRECT"
+        await network.bring_up(self.plan, intercepted, mode)
 
     def _choose_ports(self) -> None:
         control = self.plan.control_address

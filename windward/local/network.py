@@ -16,7 +16,7 @@ from pathlib import Path
 from services.agent.netfilter.apply import apply
 from services.agent.netfilter.errors import NetfilterError
 from services.agent.netfilter.host import Host
-from services.agent.netfilter.interception import AGENT_PORTS, ALL, Interception
+from services.agent.netfilter.interception import AGENT_PORTS, ALL, Interception, Mode
 from windward.local.addresses import Place, Plan
 from windward.local.errors import LocalMeshError
 
@@ -62,7 +62,7 @@ def member_batch(plan: Plan, place: Place) -> str:
     )
 
 
-async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
+async def bring_up(plan: Plan, intercepted: tuple[str, ...], mode: Mode = "REDIRECT") -> None:
     """Make bridge, namespaces and links; load the interception rules into the named workloads' namespaces."""
     await tear_down(plan.mesh_id)
     await run(("ip", "-batch", "-"), host_batch(plan))
@@ -71,19 +71,20 @@ async def bring_up(plan: Plan, intercepted: tuple[str, ...]) -> None:
         assert place.namespace is not None
         await run(("ip", "-n", place.namespace, "-batch", "-"), member_batch(plan, place))
         if place.name in intercepted:
-            await asyncio.to_thread(intercept, place.namespace, plan.control_address)
+            await asyncio.to_thread(intercept, place.namespace, plan.control_address, mode)
 
     async with asyncio.TaskGroup() as group:
         for place in plan.places:
             group.create_task(member(place))
 
 
-def intercept(namespace: str, control_address: str) -> None:
+def intercept(namespace: str, control_address: str, mode: Mode = "REDIRECT") -> None:
     """Send all traffic of a namespace through its Envoy, but for what goes to the control plane, and its DNS to its agent.
 
     Raises LocalMeshError.
     """
     wanted = Interception(
+        mode=mode,
         inbound_ports=ALL,
         inbound_ports_exclude=AGENT_PORTS,
         outbound_cidrs=ALL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from windward.identity.names import ROOT_NAMESPACE, TRUST_DOMAIN
 from windward.local.addresses import Mode, Place, Plan
@@ -48,6 +49,8 @@ class Options:
     """Folder of the certificates that Gateways name in credentialName; empty: none."""
     gateway_accounts: tuple[str, ...] = ()
     """With it: NAMESPACE/SERVICE_ACCOUNT of the gateways that may have them."""
+    interception: Literal["redirect", "tproxy"] = "redirect"
+    """Of workloads, in namespaces: with tproxy their applications see their clients' own addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class Parts:
             extra["--app-address"] = place.app_address
         else:
             extra["--dns-capture"] = "true"
+            extra["--interception"] = self.options.interception
         return self._agent(workload.name, workload.namespace, workload.service_account, extra)
 
     def gateway(self, gateway: Gateway) -> ChildSpec:

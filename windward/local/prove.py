@@ -70,6 +70,8 @@ async def prove(mesh: Mesh) -> AsyncIterator[Check]:
     yield _caller_identity(mesh, answers)
     if mesh.mode is Mode.NAMESPACES:
         yield await _plaintext_refused(mesh)
+    if mesh.options.interception == "tproxy":
+        yield _client_address(mesh, answers)
     denied = 0
     if mesh.options.mixer:
         check, denied = await _denied(mesh)
@@ -115,6 +117,18 @@ def _caller_identity(mesh: Mesh, answers: Answers) -> Check:
         caller,
         ", ".join(sorted(seen)) or "none",
         seen == {caller} and len(certificates) == REQUESTS,
+    )
+
+
+def _client_address(mesh: Mesh, answers: Answers) -> Check:
+    """TPROXY: the address that the reviews service sees its connections come from."""
+    caller = mesh.plan.place("storefront-v1").address
+    seen = {str(page["reviews"]["client_address"]) for page in answers.pages if page.get("reviews")}
+    return Check(
+        "applications see their clients' own addresses",
+        caller,
+        ", ".join(sorted(seen)) or "none",
+        seen == {caller},
     )
 
 

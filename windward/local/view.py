@@ -86,7 +86,10 @@ def proof_table(checks: Iterable[Check]) -> Table:
 
 def show_mode(console: Console, mesh: Mesh) -> None:
     if mesh.mode is Mode.NAMESPACES:
-        console.print("mode: network namespaces, traffic intercepted by iptables", highlight=False)
+        how = mesh.options.interception.upper()
+        console.print(
+            f"mode: network namespaces, traffic intercepted by iptables ({how})", highlight=False
+        )
         return
     reason = f" ({mesh.mode_reason})" if mesh.mode_reason else ""
     console.print(f"mode: {LOOPBACK_DIFFERENCES}{reason}", highlight=False)
