@@ -6,7 +6,7 @@ change(objects) -> MeshState -> Groups -> DiscoveryServer -> Envoy: ACK, NACK ->
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,10 @@ class Pilot:
             self._hold,
         )
         self.judge = Judge(engine, ScratchEnvoy(binary) if binary else None)
-        self.groups.on_failed = self.judge.failed
+        self.groups.on_failed = self._noting(self.judge.failed)
+        self.groups.on_own_failed = self._noting(self.judge.own_failed)
+        self.first_said: float | None = None
+        """When something was first said against anything, by the loop's clock."""
         self._progress = Progress(PushLog(), self.judge)
         self._refused: dict[ObjectKey, ConfigObject[Any]] = {}
         self._publishing = asyncio.Lock()
@@ -79,7 +82,7 @@ class Pilot:
         async with self._publishing:
             refused, self._refused = self._refused, {}
             delta = self.state.apply(changed, {}, self._born, refused)
-            self.judge.changed(changed)
+            self.judge.changed((*changed, *self.state.put_again))
             await self.groups.publish(self.state.snapshot, delta)
         self._stirred.set()
 
@@ -93,8 +96,21 @@ class Pilot:
         self._stirred.set()
 
     def _answered(self, proxy: Proxy, state: TypeState, found: tuple[Refusal, ...]) -> None:
+        if found:
+            self._note()
         self.judge.answered(proxy, state, found)
         self._stirred.set()
+
+    def _noting(self, told: Callable[..., None]) -> Callable[..., None]:
+        def note(*said: Any) -> None:
+            self._note()
+            told(*said)
+
+        return note
+
+    def _note(self) -> None:
+        if self.first_said is None:
+            self.first_said = asyncio.get_running_loop().time()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

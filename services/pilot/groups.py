@@ -26,7 +26,7 @@ from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.telemetry.logging import get_logger
 from windward.xds.bodies import Bodies
-from windward.xds.resource import CLUSTER, Changes, Resource, ResourceSet
+from windward.xds.resource import CLUSTER, Changes, Origin, Resource, ResourceSet
 
 log = get_logger()
 SLICE_S = 0.002
@@ -168,6 +168,8 @@ class Groups:
         self.snapshot = MeshSnapshot()
         self.on_failed: Callable[[Scope, str, str], None] = lambda *_: None
         """Told once of a host that cannot be built as it is now, and why."""
+        self.on_own_failed: Callable[[Proxy, tuple[Origin, ...], str], None] = lambda *_: None
+        """Told whenever a part of what is one proxy's alone cannot be built: the objects that it is made of, and why."""
 
     # ---- streams ----------------------------------------------------------------------------------------------------
 
@@ -190,11 +192,15 @@ class Groups:
     def _own(
         self, snapshot: MeshSnapshot, proxy: Proxy, before: dict[str, dict[str, Resource]]
     ) -> dict[str, dict[str, Resource]]:
-        """A proxy's own resources; as they were, when they cannot be built."""
+        """A proxy's own resources, without what cannot be built; as they were, when that cannot be told apart."""
+
+        def failed(origins: tuple[Origin, ...], error: Exception) -> None:
+            self.on_own_failed(proxy, origins, f"{type(error).__name__}: {error}")
+
         if proxy.type is ProxyType.ROUTER:
             self._refusals.tell(proxy, refused(snapshot, proxy, self.options))
         try:
-            return _by_type(own_resources(snapshot, proxy, self.options))
+            return _by_type(own_resources(snapshot, proxy, self.options, failed))
         except Exception as error:
             log.exception("build.failed", proxy=proxy.id, reason=f"{type(error).__name__}: {error}")
             return before

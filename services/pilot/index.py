@@ -114,7 +114,7 @@ class Index:
         return {key: item for objects in kinds for key, item in objects.items()}
 
     def refuse(self, item: ConfigObject[Any]) -> None:
-        """Envoy refuses a VirtualService as it is now: the last good one stays in force, for everybody."""
+        """Envoy refuses an object as it is now: the last good one stays in force, for everybody."""
         self._refused[item.key] = item
         self._due.now(asyncio.get_running_loop().time())
         self._wake.set()
@@ -239,7 +239,7 @@ class Index:
                 (*objects, *refused),
                 tuple(workloads),
             )
-        self.on_changing(tuple(objects))
+        self.on_changing((*objects, *self._state.put_again))
         groups = await self.groups.publish(snapshot, delta, push)
         self.reach.advance(position)
         self.ready.set()

@@ -158,6 +158,7 @@ def _judge(settings: Settings, groups: Groups, index: Index, discovery: Discover
     index.on_published = _published
     discovery.tell(judge.answered, synced)
     groups.on_failed = judge.failed
+    groups.on_own_failed = judge.own_failed
     return judge
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
@@ -30,8 +30,8 @@ from services.pilot.registry.mesh import (
     services_of,
 )
 from services.pilot.snapshot import Address, Delta, MeshSnapshot
-from windward.config.destination_rule import DestinationRule
-from windward.config.hosts import matches, resolve
+from services.pilot.taken_back import Pair, TakenBack, route_hosts, rule_hosts
+from windward.config.hosts import matches
 from windward.config.mixer_rule import fails_open, is_check_rule
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.service_entry import Resolution, ServiceEntry
@@ -42,8 +42,6 @@ from windward.registration import RegisteredWorkload
 Objects = dict[ObjectKey, ConfigObject[Any]]
 NONE: Mapping[ObjectKey, ConfigObject[Any]] = {}
 NO_CREDENTIALS: Changes = {}
-Pair = tuple[ConfigObject[Any] | None, ConfigObject[Any] | None]
-"""An object before and after."""
 Label = tuple[str, str, str]
 """(namespace, key, value)."""
 Rank = tuple[Any, ...]
@@ -112,10 +110,9 @@ class MeshState:
         self._given: Counter[str] = Counter()
         """Addresses that users gave to services -> how many have them."""
         self._label_users: set[ObjectKey] = set()
-        self._earlier: Objects = {}
-        """VirtualService -> what it was before its last change."""
-        self._refused: Objects = {}
-        """VirtualServices that Envoy refuses: what they were before is in force in their place."""
+        self._taken_back = TakenBack()
+        self.put_again: tuple[ObjectKey, ...] = ()
+        """Refused objects that the last change put in force again: what they are about is another one."""
 
     @property
     def objects(self) -> Mapping[str, Mapping[ObjectKey, ConfigObject[Any]]]:
@@ -134,14 +131,14 @@ class MeshState:
     ) -> Delta:
         """Objects and (workload, healthy) as they are now; None for what is gone.
 
-        ``refused``: VirtualServices, as they are, that Envoy refuses. The last good ones stay in force until they change,
-        or until a service that they are about does.
+        ``refused``: objects, as they are, that Envoy refuses. The last good ones stay in force until they change, or until
+        a service that they are about does.
         """
         pairs: dict[str, list[Pair]] = {}
         for key, come in objects.items():
-            if come is not None and self._refused.get(key) == come:
+            if come is not None and self._taken_back.is_refused(come):
                 continue
-            self._refused.pop(key, None)
+            self._taken_back.forget(key)
             kind = self._objects.setdefault(key.kind, {})
             gone = kind.get(key)
             if gone == come:
@@ -151,9 +148,11 @@ class MeshState:
             else:
                 kind[key] = come
             pairs.setdefault(key.kind, []).append((gone, come))
-            self._remember(key, gone, come)
+            self._taken_back.replaced(key, gone, come)
         for item in refused.values():
-            pairs.setdefault("VirtualService", []).extend(self._take_back(item))
+            kind = self._objects.setdefault(item.key.kind, {})
+            for pair in self._taken_back.take_back(kind, item):
+                pairs.setdefault(item.key.kind, []).append(pair)
         touched = self._claim(pairs.get("ServiceEntry", ()))
         for gone, come in pairs.get("WorkloadEntry", ()):
             touched |= self._candidate_entry(gone, come)
@@ -161,8 +160,11 @@ class MeshState:
             touched |= self._candidate_workload(name, workload)
         before = self.snapshot
         now, delta = self._registry(before, touched)
-        for item in self._retried(delta):
-            pairs.setdefault("VirtualService", []).append(self._put_again(item))
+        retried = self._taken_back.due(delta.services)
+        self.put_again = tuple(item.key for item in retried)
+        for item in retried:
+            again = self._taken_back.put_again(self._objects[item.key.kind], item)
+            pairs.setdefault(item.key.kind, []).append(again)
         now, delta = self._policies(now, delta, pairs)
         if credentials:
             held = {**now.credentials, **credentials}
@@ -171,44 +173,6 @@ class MeshState:
         version = before.version + 1 if delta else max(before.version, 1)
         self.snapshot = replace(now, version=version, revision=revision, position=position)
         return delta
-
-    # ---- what Envoy refuses -----------------------------------------------------------------------------------------
-
-    def _remember(
-        self, key: ObjectKey, gone: ConfigObject[Any] | None, come: ConfigObject[Any] | None
-    ) -> None:
-        self._earlier.pop(key, None)
-        if key.kind == "VirtualService" and gone is not None and come is not None:
-            self._earlier[key] = gone
-
-    def _take_back(self, item: ConfigObject[Any]) -> Iterator[Pair]:
-        """What was there before stands in a refused object's place, if that one is still what is in force."""
-        kind = self._objects.get(item.key.kind, {})
-        if kind.get(item.key) != item:
-            return
-        present = kind.pop(item.key)
-        good = self._earlier.pop(item.key, None)
-        if good is not None:
-            kind[item.key] = good
-        self._refused[item.key] = present
-        yield present, good
-
-    def _retried(self, delta: Delta) -> list[ConfigObject[Any]]:
-        """Refused VirtualServices about services that are other ones now."""
-        return [
-            item
-            for item in self._refused.values()
-            if not delta.services.isdisjoint(route_hosts(item))
-        ]
-
-    def _put_again(self, item: ConfigObject[Any]) -> Pair:
-        del self._refused[item.key]
-        kind = self._objects.setdefault(item.key.kind, {})
-        good = kind.get(item.key)
-        kind[item.key] = item
-        if good is not None:
-            self._earlier[item.key] = good
-        return good, item
 
     # ---- services and endpoints -------------------------------------------------------------------------------------
 
@@ -376,14 +340,6 @@ class MeshState:
 
     def _oldest_first(self, kind: str) -> tuple[ConfigObject[Any], ...]:
         return tuple(sorted(self._objects.get(kind, {}).values(), key=age_order))
-
-
-def rule_hosts(item: ConfigObject[DestinationRule]) -> list[str]:
-    return [resolve(item.spec.host, item.key.namespace)]
-
-
-def route_hosts(item: ConfigObject[VirtualService]) -> list[str]:
-    return [resolve(host, item.key.namespace) for host in item.spec.hosts]
 
 
 def _uses_labels(spec: VirtualService) -> bool:

@@ -238,10 +238,10 @@ class Stream(ABC):
         self.sent_type = url
         state.sent_revision = current.revision
         if url == CLUSTER:
-            self._warm(news)
+            self.warm(news)
         return body + nonce_field(nonce)
 
-    def _warm(self, clusters: Iterable[Resource]) -> None:
+    def warm(self, clusters: Iterable[Resource]) -> None:
         """These clusters are being sent: Envoy warms a changed cluster until its endpoints come again, even unchanged ones.
 
         Without them it waits for ``initial_fetch_timeout`` (15 s) and holds back the ACK of CDS meanwhile.

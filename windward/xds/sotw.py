@@ -13,7 +13,7 @@ from typing import Final
 from windward.xds.core import Stream
 from windward.xds.envelope import sotw_body
 from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState
-from windward.xds.resource import WILDCARD_TYPES, Resource
+from windward.xds.resource import CLUSTER, WILDCARD_TYPES, Resource, ResourceSet
 
 MOST_ROUNDS: Final = 128
 """Refused trials in a row before all suspects that are left are held back: 10 bad ones of 1,000 take about 100."""
@@ -31,6 +31,11 @@ class SotwStream(Stream):
     """State of the world."""
 
     build = staticmethod(sotw_body)
+
+    def __init__(self, current: ResourceSet) -> None:
+        super().__init__(current)
+        self._unsure: set[str] = set()
+        """Clusters of refused responses: the client may have taken some of those all the same, and then changes them back."""
 
     @property
     def version_told(self) -> str:
@@ -80,12 +85,16 @@ class SotwStream(Stream):
 
     def accept(self, state: TypeState, sent: Sent) -> None:
         super().accept(state, sent)
+        if state.type_url == CLUSTER:
+            self._unsure.clear()
         if not state.trials:
             state.rounds = 0
 
     def refuse(self, state: TypeState, sent: Sent, at: float) -> tuple[Refusal, ...]:
         suspects = sent.resources
         state.rounds += 1
+        if state.type_url == CLUSTER:
+            self._unsure.update(resource.name for resource in suspects)
         if suspects:
             for name in sent.removed:  # not said yet: it was among the refused response's news
                 if state.subscription.wants(name):
@@ -165,4 +174,7 @@ class SotwStream(Stream):
                 have = self.current.get(state.type_url, name)
             if isinstance(have, Resource) and name not in gone:
                 content.append(have)
-        return self.send(state, tuple(content), news, gone)
+        response = self.send(state, tuple(content), news, gone)
+        if state.type_url == CLUSTER and self._unsure:
+            self.warm(resource for resource in content if resource.name in self._unsure)
+        return response

@@ -1,8 +1,8 @@
 """What becomes of a refusal: held for the one who refused it at once (by its stream), for all once it is proved.
 
-    a proxy's NACK ─► Refused(type, name, version) ─► scratch Envoy refuses it too ─┬─► VirtualService: the last good one
-                                                  └─► three identities refuse it ───┘   in force; else: version held
-                                                      and the objects' status says which field is to blame
+    a proxy's NACK ─► Refused(type, name, version) ─► scratch Envoy refuses it too ─┬─► of many objects: the one to blame
+                                                  └─► three identities refuse it ───┘   as it was before; else: version held
+    what cannot be built ─► the object to blame as it was before                          and its status says which field
 
 No single proxy can freeze others: without a scratch Envoy that agrees, three identities must.
 """
@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from services.pilot.blame.blame import Blame, Inquiry
-from services.pilot.blame.unbuilt import blame_unbuilt, suspects_of
-from services.pilot.blame.workshop import Objects, Workshop
+from services.pilot.blame.blame import Blame
+from services.pilot.blame.inquiry import Inquiry, about, of_unbuilt_host, of_unbuilt_own
+from services.pilot.blame.patience import Patience
+from services.pilot.blame.workshop import Objects, Workshop, key_of
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
 from services.pilot.model.proxy import Proxy
@@ -26,7 +27,8 @@ from services.pilot.scratch.envoy import ScratchEnvoy, Unanswered
 from services.pilot.snapshot import MeshSnapshot
 from windward.config.object import ConfigObject, ObjectKey
 from windward.telemetry.logging import get_logger
-from windward.xds.resource import Resource
+from windward.xds import resource as xds
+from windward.xds.resource import Origin, Resource
 from windward.xds.stream import HeldKey, Refusal, TypeState
 
 log = get_logger()
@@ -34,7 +36,7 @@ AGREEING = 3
 """Identities that must refuse the same bytes before others are spared them."""
 MOST_CASES = 1000
 UNBUILT = "unbuilt"
-"""In the place of a type URL: a host that could not be built."""
+"""In the place of a type URL: what could not be built."""
 RELEASE: HeldKey = ("", "", "")
 """In the queue of cases: what is held has become less."""
 MOST_IDENTITIES = 100
@@ -43,29 +45,44 @@ MOST_IDENTITIES = 100
 
 @dataclass(slots=True)
 class Case:
-    """One version of one resource that was refused."""
+    """One version of one resource that was refused, or something that cannot be built."""
 
     refusal: Refusal
     resource: Resource
     proxy: Proxy | None
-    """The first who refused it; None for what could not even be built."""
+    """The first who refused it, or whose own it is; None for a host that cannot be built."""
+    scope: Scope | None = None
+    """Where a host cannot be built."""
     identities: set[str] = field(default_factory=set)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     blames: tuple[Blame, ...] = ()
     proved: bool = False
     """Whether nobody else is sent it."""
-    scope: Scope | None = None
-    """Where a host cannot be built."""
 
     @property
     def key(self) -> HeldKey:
         return (self.refusal.type_url, self.refusal.name, self.refusal.version)
 
-    def is_about(self, key: ObjectKey) -> bool:
-        return any(
-            (o.group, o.kind, o.namespace, o.name) == (key.group, key.kind, key.namespace, key.name)
-            for o in self.resource.origins
-        )
+    @property
+    def objects(self) -> set[ObjectKey]:
+        """Those that it was built from."""
+        return set(map(key_of, self.resource.origins))
+
+    @property
+    def blamed(self) -> set[ObjectKey]:
+        return {blame.key for blame in self.blames}
+
+    @property
+    def ends_with(self) -> set[ObjectKey]:
+        """Objects with whose next change it is over."""
+        return self.blamed if self.blames and self.is_of_many else self.objects
+
+    @property
+    def is_of_many(self) -> bool:
+        """Whether to hold it would hold back what others than those to blame have in it."""
+        url = self.refusal.type_url
+        whole = url in {xds.ROUTE, UNBUILT}
+        return whole or (url == xds.LISTENER and not self.objects <= self.blamed)
 
 
 class Engine:
@@ -97,6 +114,7 @@ class Judge:
         self._cases: dict[HeldKey, Case] = {}
         self._waiting: asyncio.Queue[HeldKey] = asyncio.Queue(MOST_CASES)
         self._held: dict[HeldKey, object] = {}
+        self._patience = Patience()
 
     def answered(self, proxy: Proxy, _: TypeState, refusals: tuple[Refusal, ...]) -> None:
         """A proxy's ACK or NACK, with the resources that it proves bad."""
@@ -104,35 +122,55 @@ class Judge:
             key = (refusal.type_url, refusal.name, refusal.version)
             case = self._cases.get(key)
             if case is None:
-                case = self._open(key, proxy, refusal)
+                case = self._open(proxy, refusal)
             if case is None or len(case.identities) >= MOST_IDENTITIES:
                 continue
-            case.identities.add(str(proxy.identity or proxy.id))
-            if not case.proved and len(case.identities) in {1, AGREEING}:
+            before = len(case.identities)
+            case.identities.add(_who(proxy))
+            if not case.proved and before != len(case.identities) <= AGREEING:
+                case.proxy = proxy
                 self._queue(key)
 
     def failed(self, scope: Scope, host: str, reason: str) -> None:
         """A host cannot be built as it is now: it stays as it was, and somebody is to blame."""
-        key = (UNBUILT, host, reason)
+        suspects = about(self._workshop(), self._engine.objects(), host)
+        self._unbuilt(host, tuple(map(origin_of, suspects)), reason, None, scope)
+
+    def own_failed(self, proxy: Proxy, origins: tuple[Origin, ...], reason: str) -> None:
+        """A part of what is a proxy's alone cannot be built from these."""
+        name = f"{origins[0].kind}/{origins[0].namespace}/{origins[0].name}"
+        self._unbuilt(name, origins, reason, proxy, None)
+
+    def _unbuilt(
+        self,
+        name: str,
+        origins: tuple[Origin, ...],
+        reason: str,
+        proxy: Proxy | None,
+        scope: Scope | None,
+    ) -> None:
+        key = (UNBUILT, name, reason)
         if key in self._cases:
             return
-        suspects = suspects_of(self._engine.snapshot(), self._engine.objects(), host)
-        resource = Resource(UNBUILT, host, b"", tuple(map(origin_of, suspects)), reason)
-        refusal = Refusal(UNBUILT, host, reason, reason, self._engine.snapshot().revision, 0.0)
+        refusal = Refusal(UNBUILT, name, reason, reason, self._engine.snapshot().revision, 0.0)
+        resource = Resource(UNBUILT, name, b"", origins, reason)
         self._room()
-        self._cases[key] = Case(refusal, resource, None, proved=True, scope=scope)
+        self._cases[key] = Case(refusal, resource, proxy, scope, proved=True)
         self._queue(key)
 
     def _room(self) -> None:
+        """A table that is full loses its oldest case, of those that nobody else found true the oldest."""
         while len(self._cases) >= MOST_CASES:
-            self._close(next(iter(self._cases)))
+            open_ones = (key for key, case in self._cases.items() if not case.proved)
+            self._close(next(open_ones, next(iter(self._cases))))
 
-    def _open(self, key: HeldKey, proxy: Proxy, refusal: Refusal) -> Case | None:
+    def _open(self, proxy: Proxy, refusal: Refusal) -> Case | None:
         resource = self._engine.resource(proxy, refusal.type_url, refusal.name)
         if resource is None or resource.version != refusal.version:
             return None  # it is another one already
         self._room()
-        case = self._cases[key] = Case(refusal, resource, proxy)
+        case = Case(refusal, resource, proxy)
+        self._cases[case.key] = case
         return case
 
     def _queue(self, key: HeldKey) -> None:
@@ -152,73 +190,94 @@ class Judge:
                 if key == RELEASE:
                     await self._engine.hold(dict(self._held))
                 case = self._cases.get(key)
-                if case is not None and case.scope is not None:
-                    await self._judge_unbuilt(case, case.scope)
+                if case is not None and case.refusal.type_url == UNBUILT:
+                    await self._judge_unbuilt(case)
                 elif case is not None and not case.proved:
                     await self._judge(case)
         finally:
             if self._scratch is not None:
                 await self._scratch.close()
 
-    async def _judge_unbuilt(self, case: Case, scope: Scope) -> None:
-        engine = self._engine
-        found = await blame_unbuilt(
-            engine.snapshot(), scope, engine.options, engine.objects(), case.refusal.name
-        )
+    async def _judge_unbuilt(self, case: Case) -> None:
+        workshop, objects = self._workshop(), self._engine.objects()
+        if case.scope is not None:
+            found = await of_unbuilt_host(workshop, case.scope, objects, case.refusal.name)
+        else:
+            assert case.proxy is not None
+            found = await of_unbuilt_own(workshop, case.proxy, objects, case.resource.origins)
+        if self._cases.get(case.key) is not case:
+            return
         case.blames = tuple(found)
-        for blame in found:
-            log.error(
-                "config.cannot_be_built", object=str(blame.key), path=blame.path, words=blame.words
-            )
+        self._say("config.cannot_be_built", case)
+        await self._spare_others(case)
 
     async def _judge(self, case: Case) -> None:
         agreed = len(case.identities) >= AGREEING
-        if self._scratch is not None and not case.blames and case.proxy is not None:
-            objects = self._engine.objects()
-            workshop = Workshop(self._engine.snapshot(), case.proxy, self._engine.options)
-            inquiry = Inquiry(case.resource, workshop, objects, self._scratch.refuses)
-            try:
-                case.blames = tuple(await inquiry.blames())
-                agreed = agreed or bool(case.blames)
-            except Unanswered as error:
-                log.warning("nack.untried", resource=case.refusal.name, reason=str(error))
-        if not agreed or case.key not in self._cases:
+        if not case.blames:
+            case.blames = await self._asked(case)
+            agreed = agreed or bool(case.blames)
+        if not agreed or self._cases.get(case.key) is not case:
             return
         case.proved = True
-        for blame in case.blames:
-            log.error(
-                "config.refused_by_envoy", object=str(blame.key), path=blame.path, words=blame.words
-            )
+        self._say("config.refused_by_envoy", case)
         await self._spare_others(case)
 
+    async def _asked(self, case: Case) -> tuple[Blame, ...]:
+        """Whom the scratch's answers put the blame on; who refuses what it takes is asked about less and less."""
+        proxy = case.proxy
+        if self._scratch is None or proxy is None:
+            return ()
+        now, who = asyncio.get_running_loop().time(), _who(proxy)
+        if not self._patience.has_any(who, now):
+            return ()
+        inquiry = Inquiry(
+            case.resource, proxy, self._workshop(), self._engine.objects(), self._scratch.refuses
+        )
+        try:
+            found = tuple(await inquiry.blames())
+        except Unanswered as error:
+            log.warning("nack.untried", resource=case.refusal.name, reason=str(error))
+            return ()
+        if not found:
+            self._patience.lose(who, now)
+        return found
+
+    def _workshop(self) -> Workshop:
+        return Workshop(self._engine.snapshot(), self._engine.options)
+
+    def _say(self, event: str, case: Case) -> None:
+        for blame in case.blames:
+            log.error(event, object=str(blame.key), path=blame.path, words=blame.words)
+
     async def _spare_others(self, case: Case) -> None:
-        """Routes are many objects' in one resource: there the object is taken back; elsewhere the version is held."""
+        """Where many objects are in one resource, the object is taken back; elsewhere the version is held."""
         objects = self._engine.objects()
-        routes = [objects.get(b.key) for b in case.blames if b.key.kind == "VirtualService"]
-        present = [item for item in routes if item is not None]
-        for item in present:
-            self._engine.refuse(item)
-        if not present:
+        blamed = [objects[key] for key in sorted(case.blamed) if key in objects]
+        if case.is_of_many and blamed:
+            for item in blamed:
+                self._engine.refuse(item)
+        elif case.refusal.type_url != UNBUILT:
             self._held[case.key] = case
             await self._engine.hold(dict(self._held))
 
     def changed(self, keys: Iterable[ObjectKey]) -> None:
-        """Objects are others now: what was said of them, and held because of them, is over."""
-        over = dict.fromkeys(
-            case.key for key in keys for case in self._cases.values() if case.is_about(key)
-        )
+        """Objects are others now: what was said of them, and held because of them, is over.
+
+        What was taken back stays so until it changes itself, whatever else is in the same resource.
+        """
+        changed = set(keys)
+        over = [key for key, case in self._cases.items() if not changed.isdisjoint(case.ends_with)]
         released = [self._close(key) for key in over]
         if any(released):
             self._queue(RELEASE)
 
     def about(self, key: ObjectKey) -> list[Case]:
         """Cases that an object is to blame for, or, where nobody is found to blame, is part of."""
-        found = []
-        for case in self._cases.values():
-            blamed = {blame.key for blame in case.blames}
-            if key in blamed or (not blamed and case.is_about(key)):
-                found.append(case)
-        return found
+        return [case for case in self._cases.values() if key in (case.blamed or case.objects)]
 
     def __iter__(self) -> Iterator[Case]:
         return iter(list(self._cases.values()))
+
+
+def _who(proxy: Proxy) -> str:
+    return str(proxy.identity or proxy.id)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,6 +19,10 @@ MOST_SIBLINGS = 8
 """That are tried one by one."""
 HARMLESS_NUMBERS = (1, 200)
 HARMLESS_TEXTS = ("1s", "/a", "10.0.0.1")
+HARMLESS_KEY = "x-harmless"
+_GONE: Any = object()
+"""In the place of what is left out, so that what stays keeps its place; never in what is tried."""
+NOWHERE: AbstractSet[str] = frozenset()
 Step = str | int
 
 
@@ -36,75 +42,176 @@ async def bad_ones(
     return found or list(items)
 
 
+# ---- fields ---------------------------------------------------------------------------------------------------------
+
 Trial = Callable[[Any], Awaitable["bool | None"]]
 """A changed value -> whether it is refused; None when that value says nothing (it is no value of its kind)."""
-
-
-async def bad_path(value: Any, refused: Trial, path: str = "") -> str:
-    """The path of the smallest part of a JSON value that is to blame; empty: the whole itself.
-
-    To blame is a part without which the whole is taken. Of several of those (without ``attempts`` a bad
-    ``perTryTimeout`` is not looked at), and where there is none (a redirect is needed), it is the scalar in whose place a
-    harmless one is taken.
-    """
-    left = [MOST_TRIALS]
-
-    async def mends(changed: Any) -> bool:
-        left[0] -= 1
-        return left[0] >= 0 and await refused(changed) is False
-
-    return await _descend(value, lambda new: new, mends, path)
-
-
-Mends = Callable[[Any], Awaitable[bool]]
 Rebuilt = Callable[[Any], Any]
 """The whole with another value in place of a part."""
 
 
-async def _descend(at: Any, rebuilt: Rebuilt, mends: Mends, path: str) -> str:
-    found = await _mending(at, rebuilt, mends)
-    if len(found) != 1:
-        # What stands first in an object mostly says where it applies; what it says comes after.
-        for step, child in reversed(found or _children(at)):
-            cured = await _curable(child, _placed(rebuilt, at, step), mends, _joined(path, step))
+@dataclass(frozen=True, slots=True)
+class Found:
+    path: str
+    """Empty: the whole itself."""
+    sure: bool
+    """A harmless value (or name) in its place is taken; else the whole is only taken without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    value: Any
+    whole: Rebuilt
+    path: str
+    step: Step = ""
+    parent: _Part | None = None
+
+    def parts(self) -> list[_Part]:
+        return [
+            _Part(child, partial(self._with, step), _joined(self.path, step), step, self)
+            for step, child in _children(self.value)
+            if child is not _GONE
+        ]
+
+    def leaves(self) -> list[_Part]:
+        if isinstance(self.value, (dict, list)):
+            return [leaf for part in self.parts() for leaf in part.leaves()]
+        return [self]
+
+    def _with(self, step: Step, new: Any) -> Any:
+        return self.whole(_with(self.value, step, new))
+
+    def less(self, parts: Sequence[_Part]) -> _Part:
+        """The same with some of its parts left out."""
+        return replace(self, value=_without(self.value, {part.step for part in parts}))
+
+    def without(self, parts: Sequence[_Part]) -> Any:
+        """The whole, these of the parts left out."""
+        return self.whole(self.less(parts).value)
+
+    def is_placing(self, names: AbstractSet[str]) -> bool:
+        """Whether it, or what it is part of, goes by one of these names."""
+        at: _Part | None = self
+        while at is not None:
+            if at.step in names:
+                return True
+            at = at.parent
+        return False
+
+
+async def bad_fields(
+    value: Any, refused: Trial, path: str = "", placing: AbstractSet[str] = NOWHERE
+) -> list[Found]:
+    """The smallest parts of a JSON value that are to blame; mostly one, several where one alone does not explain it.
+
+    To blame is a part without which the whole is taken. Of several of those (without ``attempts`` a bad
+    ``perTryTimeout`` is not looked at), and where there is none (a redirect is needed), it is the scalar in whose place a
+    harmless one is taken. ``placing``: names of fields that say where a value applies. Without those nothing is left to
+    refuse, which explains nothing; they are asked about last, with harmless values in their place.
+    """
+    return await _Search(refused, placing).search(_Part(value, lambda new: new, path))
+
+
+async def bad_path(value: Any, refused: Trial, path: str = "") -> str:
+    """The first of ``bad_fields``."""
+    return (await bad_fields(value, refused, path))[0].path
+
+
+class _Search:
+    def __init__(self, refused: Trial, placing: AbstractSet[str]) -> None:
+        self._refused = refused
+        self._placing = placing
+        self._left = MOST_TRIALS
+
+    async def _mends(self, changed: Any) -> bool:
+        self._left -= 1
+        return self._left >= 0 and await self._refused(_stripped(changed)) is False
+
+    async def search(self, whole: _Part) -> list[Found]:
+        found = await self._narrow(whole)
+        if len(found) != 1 or found[0].sure:
+            return found
+        # Without endpoints their bad port is not looked at either: a value that is harmless elsewhere says more.
+        for placing in (False, True):
+            cured = await self._cured_leaf(whole, placing=placing)
             if cured:
-                return cured
-        found = found[:1]
-    if not found:
-        return path
-    [(step, child)] = found
-    below = _joined(path, step)
-    if not isinstance(child, (dict, list)) or not child:
-        return below
-    return await _descend(child, _placed(rebuilt, at, step), mends, below)
+                return [Found(cured, sure=True)]
+        return found
 
+    async def _narrow(self, at: _Part) -> list[Found]:
+        """From the outside in, as long as something can be left out."""
+        while True:
+            mending = await self._mending(at)
+            if len(mending) != 1:
+                # What stands first in an object mostly says where it applies; what it says comes after.
+                for part in reversed(mending or at.parts()):
+                    cured = await self._cured_leaf(part, placing=False)
+                    if cured:
+                        return [Found(cured, sure=True)]
+                if not mending:
+                    return await self._together(at)
+                if isinstance(at.value, list):
+                    return [Found(at.path, sure=False)]  # each is good, and they are too many
+            # A mode, which nothing can stand in for, says how the others are read.
+            at = max(mending, key=lambda part: isinstance(part.value, (dict, list)))
+            if not isinstance(at.value, (dict, list)) or not at.value:
+                return [await self._scalar(at)]
 
-async def _mending(at: Any, rebuilt: Rebuilt, mends: Mends) -> list[tuple[Step, Any]]:
-    """The children, each of which is enough to leave out; of a long row one, found by halves."""
-    steps = _children(at)
-    while len(steps) > MOST_SIBLINGS:
-        middle = len(steps) // 2
-        for half in (steps[:middle], steps[middle:]):
-            if await mends(rebuilt(_without(at, {step for step, _ in half}))):
-                steps = half
-                break
-        else:
-            return []
-    return [(step, child) for step, child in steps if await mends(rebuilt(_without(at, {step})))]
+    async def _scalar(self, at: _Part) -> Found:
+        return Found(at.path, await self._cured(at) or await self._cured_name(at))
 
+    async def _together(self, at: _Part) -> list[Found]:
+        """Nothing alone is enough to leave out: the name of this part, or several of its parts, each bad by itself."""
+        if await self._cured_name(at):
+            return [Found(at.path, sure=True)]
+        left = self._tried(at)
+        out: list[_Part] = []
+        for part in left if len(left) <= MOST_SIBLINGS else ():
+            if out and await self._mends(at.without([*out, part])):
+                rest = at.less(out)
+                [this] = [child for child in rest.parts() if child.step == part.step]
+                within = isinstance(this.value, (dict, list)) and this.value
+                last = await self._narrow(this) if within else [await self._scalar(this)]
+                return [*await self._narrow(at.less([part])), *last]
+            out.append(part)
+        return [Found(at.path, sure=False)]
 
-async def _curable(value: Any, rebuilt: Rebuilt, mends: Mends, path: str) -> str:
-    """The first scalar, below this path, in whose place a harmless one is taken; empty when there is none."""
-    if isinstance(value, (dict, list)):
-        for step, child in _children(value):
-            found = await _curable(child, _placed(rebuilt, value, step), mends, _joined(path, step))
-            if found:
-                return found
+    def _tried(self, at: _Part) -> list[_Part]:
+        return [part for part in at.parts() if part.step not in self._placing]
+
+    async def _mending(self, at: _Part) -> list[_Part]:
+        """The parts, each of which is enough to leave out; of a long row one, found by halves."""
+        parts = self._tried(at)
+        while len(parts) > MOST_SIBLINGS:
+            middle = len(parts) // 2
+            for half in (parts[:middle], parts[middle:]):
+                if await self._mends(at.without(half)):
+                    parts = half
+                    break
+            else:
+                return []
+        return [part for part in parts if await self._mends(at.without([part]))]
+
+    async def _cured_leaf(self, part: _Part, *, placing: bool) -> str:
+        """The first scalar in whose place a harmless one is taken; empty when there is none."""
+        for leaf in part.leaves():
+            if leaf.is_placing(self._placing) is placing and await self._cured(leaf):
+                return leaf.path
         return ""
-    for harmless in _harmless(value):
-        if harmless != value and await mends(rebuilt(harmless)):
-            return path
-    return ""
+
+    async def _cured(self, leaf: _Part) -> bool:
+        for harmless in _harmless(leaf.value):
+            if harmless != leaf.value and await self._mends(leaf.whole(harmless)):
+                return True
+        return False
+
+    async def _cured_name(self, part: _Part) -> bool:
+        """Whether another name in a map mends it; what is no map has no such name, so that it says nothing there."""
+        parent = part.parent
+        if parent is None or not isinstance(parent.value, dict):
+            return False
+        value = {**parent.value, part.step: _GONE, HARMLESS_KEY: part.value}
+        return await self._mends(parent.whole(value))
 
 
 def _harmless(value: Any) -> Sequence[Any]:
@@ -112,11 +219,6 @@ def _harmless(value: Any) -> Sequence[Any]:
     if isinstance(value, bool) or value is None:
         return ()
     return HARMLESS_NUMBERS if isinstance(value, (int, float)) else HARMLESS_TEXTS
-
-
-def _placed(rebuilt: Callable[[Any], Any], at: Any, step: Step) -> Callable[[Any], Any]:
-    """The whole with another value at a step of this part."""
-    return lambda new: rebuilt(_with(at, step, new))
 
 
 def _children(value: Any) -> list[tuple[Step, Any]]:
@@ -127,8 +229,17 @@ def _children(value: Any) -> list[tuple[Step, Any]]:
 
 def _without(value: Any, steps: AbstractSet[Step]) -> Any:
     if isinstance(value, dict):
-        return {key: child for key, child in value.items() if key not in steps}
-    return [child for index, child in enumerate(value) if index not in steps]
+        return {key: _GONE if key in steps else child for key, child in value.items()}
+    return [_GONE if index in steps else child for index, child in enumerate(value)]
+
+
+def _stripped(value: Any) -> Any:
+    """A value as it is tried."""
+    if isinstance(value, dict):
+        return {key: _stripped(child) for key, child in value.items() if child is not _GONE}
+    if isinstance(value, list):
+        return [_stripped(child) for child in value if child is not _GONE]
+    return value
 
 
 def _with(value: Any, step: Step, new: Any) -> Any:

@@ -1,123 +1,131 @@
-"""What a resource would be if objects were otherwise: built from a changed copy of a snapshot, for trials. Pure."""
+"""What resources would be if objects were otherwise: built from a changed copy of a snapshot, for trials. Pure.
+
+bench(changes...) -> {name: Resource}: what the same part of the mesh makes then, one type of it
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from services.pilot.blame.changed import with_object
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
-from services.pilot.envoy.outbound import HostBuilder, HostPart
-from services.pilot.envoy.own import own_resources, scope_of
-from services.pilot.envoy.virtual_host import route_configuration
+from services.pilot.envoy.outbound import HostBuilder, HostPart, Scope
+from services.pilot.envoy.own import own_resources
+from services.pilot.envoy.virtual_host import REST, route_configuration
 from services.pilot.model.proxy import Proxy
-from services.pilot.registry.mesh import age_order, listed_endpoints, services_of
 from services.pilot.snapshot import MeshSnapshot
-from services.pilot.state import route_hosts, rule_hosts
+from windward.config.hosts import matches, resolve
 from windward.config.object import ConfigObject, ObjectKey
-from windward.config.virtual_service import MESH
+from windward.config.virtual_service import MESH, VirtualService
 from windward.xds import resource as xds
-from windward.xds.resource import Resource
+from windward.xds.resource import Origin, Resource
 
 Objects = Mapping[ObjectKey, ConfigObject[Any]]
 Change = tuple[ConfigObject[Any], ConfigObject[Any] | None]
 """An object, and what stands in its place."""
+Made = Mapping[str, Resource]
+
+
+class Bench(Protocol):
+    """Raises what building raises."""
+
+    def __call__(self, *changes: Change) -> Made: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Builds for one proxy at one snapshot."""
+    """Builds at one snapshot."""
 
     snapshot: MeshSnapshot
-    proxy: Proxy
     options: Options
 
-    def own(self, type_url: str, name: str, *changes: Change) -> Resource | None:
-        """A resource that is the proxy's alone."""
-        made = own_resources(self._changed(changes), self.proxy, self.options)
-        return next((r for r in made if (r.type_url, r.name) == (type_url, name)), None)
+    def host(self, scope: Scope, host: str, type_url: str = "") -> Bench:
+        """Clusters, load assignments or TCP listeners of a host, all in one map when no type is given."""
 
-    def of_host(self, host: str, type_url: str, name: str, *changes: Change) -> Resource | None:
-        """A cluster, load assignment or TCP listener of a host."""
-        part = self._part(host, changes)
-        if part is None:
-            return None
-        made = (*part.resources, *(item.resource for item in part.tcp))
-        return next((r for r in made if (r.type_url, r.name) == (type_url, name)), None)
+        def made(*changes: Change) -> Made:
+            found: dict[str, Resource] = {}
+            for part in self._parts(scope, host, changes):
+                for item in (*part.resources, *(tcp.resource for tcp in part.tcp)):
+                    if not type_url or item.type_url == type_url:
+                        found[item.name] = item
+            return found
 
-    def virtual_host(self, host: str, port: int, *changes: Change) -> Resource | None:
-        """A route configuration with nothing in it but a host's routes on a port."""
-        part = self._part(host, changes)
-        routes = dict(part.http).get(port) if part is not None else None
-        return route_configuration(str(port), [routes], None) if routes is not None else None
+        return made
 
-    def _part(self, host: str, changes: Sequence[Change]) -> HostPart | None:
-        scope = scope_of(self.snapshot, self.proxy)
-        builder = HostBuilder(self._changed(changes), scope, self.options, Memo())
-        return builder.part(host, referred=True)
+    def virtual_hosts(self, scope: Scope, host: str) -> Bench:
+        """A host's virtual hosts, each as a route configuration with nothing else in it."""
 
-    def _changed(self, changes: Sequence[Change]) -> MeshSnapshot:
+        def made(*changes: Change) -> Made:
+            return {
+                routes.name: route_configuration(str(port), [routes], None)
+                for part in self._parts(scope, host, changes)
+                for port, routes in part.http
+            }
+
+        return made
+
+    def own(self, proxy: Proxy, type_url: str) -> Bench:
+        """What is the proxy's alone."""
+
+        def made(*changes: Change) -> Made:
+            found = own_resources(self.changed(changes), proxy, self.options)
+            return {item.name: item for item in found if item.type_url == type_url}
+
+        return made
+
+    def gateway_hosts(
+        self, proxy: Proxy, name: str, rules: Sequence[ConfigObject[VirtualService]]
+    ) -> Bench:
+        """The virtual hosts of a gateway's route configuration, of these VirtualServices and no others."""
+        configurations = self.with_gateway_routes(rules).own(proxy, xds.ROUTE)
+
+        def made(*changes: Change) -> Made:
+            found = configurations(*changes)
+            # Of another port, when it is that which was changed.
+            chosen = [found[name]] if name in found else found.values()
+            return {
+                host.name: of_virtual_hosts(item.name, [host])
+                for item in chosen
+                for host in virtual_hosts(item)
+            }
+
+        return made
+
+    def with_gateway_routes(self, rules: Sequence[ConfigObject[VirtualService]]) -> Workshop:
+        """As if gateways had these VirtualServices alone: what a trial costs does not grow with the others."""
+        return replace(self, snapshot=replace(self.snapshot, gateway_routes=tuple(rules)))
+
+    def _parts(self, scope: Scope, host: str, changes: Sequence[Change]) -> Iterable[HostPart]:
+        """A host's part; when the changes give it another name, the part of that one."""
+        snapshot = self.changed(changes)
+        names = [host]
+        if host not in snapshot.services:
+            names = sorted(snapshot.services.keys() - self.snapshot.services.keys())
+        builder = HostBuilder(snapshot, scope, self.options, Memo())
+        parts = [builder.part(name, referred=True) for name in names]
+        return [part for part in parts if part is not None]
+
+    def changed(self, changes: Sequence[Change]) -> MeshSnapshot:
         snapshot = self.snapshot
         for old, new in changes:
             snapshot = with_object(snapshot, old, new)
         return snapshot
 
 
-def with_object(
-    snapshot: MeshSnapshot, old: ConfigObject[Any], new: ConfigObject[Any] | None
-) -> MeshSnapshot:
-    """A copy in which an object is another one, or is not there."""
-    pairs = [(old, new)]
-    match old.key.kind:
-        case "DestinationRule":
-            return replace(snapshot, rules=snapshot.rules.changed(pairs, rule_hosts, age_order))
-        case "VirtualService":
-            return replace(
-                snapshot,
-                routes=snapshot.routes.changed(pairs, route_hosts, age_order),
-                gateway_routes=_swapped(snapshot.gateway_routes, old, new),
-            )
-        case "Gateway":
-            return replace(snapshot, gateways=_swapped(snapshot.gateways, old, new))
-        case "PeerAuthentication":
-            peers = _swapped(snapshot.peer_authentications, old, new)
-            return replace(snapshot, peer_authentications=peers)
-        case "ServiceEntry":
-            return _with_entry(snapshot, old, new)
-    return snapshot
-
-
-def _swapped(
-    items: tuple[ConfigObject[Any], ...], old: ConfigObject[Any], new: ConfigObject[Any] | None
-) -> tuple[ConfigObject[Any], ...]:
-    changed = (new if item is old else item for item in items)
-    return tuple(item for item in changed if item is not None)
-
-
-def _with_entry(
-    snapshot: MeshSnapshot, old: ConfigObject[Any], new: ConfigObject[Any] | None
-) -> MeshSnapshot:
-    services, endpoints = dict(snapshot.services), dict(snapshot.endpoints)
-    for service in services_of(old):
-        present = services.get(service.host)
-        if present is not None and present.origin == service.origin:
-            del services[service.host]
-    for service in services_of(new) if new is not None else ():
-        if services.setdefault(service.host, service) is service and service.selector is None:
-            assert new is not None
-            endpoints[service.host] = listed_endpoints(new)
-    return replace(snapshot, services=services, endpoints=endpoints)
+def key_of(origin: Origin) -> ObjectKey:
+    return ObjectKey(origin.group, origin.kind, origin.namespace, origin.name)
 
 
 def hosts_of(objects: Objects, resource: Resource) -> list[str]:
     """The hosts of the ServiceEntries that a resource was built from."""
     found: dict[str, None] = {}
     for origin in resource.origins:
-        key = ObjectKey(origin.group, origin.kind, origin.namespace, origin.name)
-        entry = objects.get(key)
+        entry = objects.get(key_of(origin))
         if origin.kind == "ServiceEntry" and entry is not None:
             found.update(dict.fromkeys(entry.spec.hosts))
     return list(found)
@@ -128,11 +136,17 @@ def virtual_hosts(resource: Resource) -> list[route_components_pb2.VirtualHost]:
 
 
 def of_virtual_hosts(name: str, hosts: Sequence[route_components_pb2.VirtualHost]) -> Resource:
+    """A route configuration of these alone; what else it says decides what is taken too."""
     message = route_pb2.RouteConfiguration(name=name, virtual_hosts=hosts)
-    message.validate_clusters.value = False
-    return Resource(xds.ROUTE, name, message.SerializeToString())
+    return Resource(xds.ROUTE, name, message.SerializeToString() + REST)
 
 
 def is_on_gateways(item: ConfigObject[Any]) -> bool:
     """Whether a VirtualService is (also) on gateways."""
     return any(name != MESH for name in item.spec.gateways)
+
+
+def may_serve(item: ConfigObject[VirtualService], host: str) -> bool:
+    """Whether a VirtualService on a gateway may be in the virtual host of a host."""
+    names = (resolve(name, item.key.namespace) for name in item.spec.hosts)
+    return any(matches(name, host) or matches(host, name) for name in names)

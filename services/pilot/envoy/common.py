@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from envoy.config.core.v3 import address_pb2, config_source_pb2, grpc_service_pb2
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -9,7 +11,14 @@ from google.protobuf.message import Message
 from windward.xds.resource import Origin, Resource
 
 UINT32_MAX = 4294967295
+Failed = Callable[[tuple[Origin, ...], Exception], None]
+"""Told of objects that what they make cannot be built with, and why."""
 SDS_CLUSTER = "sds-grpc"
+
+
+def passed_on(_: tuple[Origin, ...], error: Exception) -> None:
+    """Who does not know what to do without a part has none of the others either."""
+    raise error
 
 
 def pack(message: Message) -> any_pb2.Any:

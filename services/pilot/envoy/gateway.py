@@ -16,7 +16,7 @@ import msgspec
 
 from services.pilot.credentials.accounts import is_gateway
 from services.pilot.envoy import listener, selection, virtual_host
-from services.pilot.envoy.common import resource
+from services.pilot.envoy.common import Failed, passed_on, resource
 from services.pilot.envoy.listener import SecureServer
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import port_of
@@ -36,7 +36,7 @@ from windward.config.gateway import TLS_PROTOCOLS, Gateway, Server
 from windward.config.object import ConfigObject
 from windward.config.virtual_service import VirtualService
 from windward.xds import resource as xds
-from windward.xds.resource import Resource
+from windward.xds.resource import Origin, Resource
 
 Servers = list[tuple[ConfigObject[Gateway], Server]]
 
@@ -52,10 +52,15 @@ class _Edge:
     """What it listens on."""
     credentials: Credentials
     rules: tuple[ConfigObject[VirtualService], ...]
+    failed: Failed
 
 
 def resources(
-    snapshot: MeshSnapshot, proxy: Proxy, labels: Mapping[str, str], options: Options
+    snapshot: MeshSnapshot,
+    proxy: Proxy,
+    labels: Mapping[str, str],
+    options: Options,
+    failed: Failed = passed_on,
 ) -> Iterator[Resource]:
     """``labels``: the proxy's, its workload's registered ones among them."""
     edge = _Edge(
@@ -69,12 +74,18 @@ def resources(
             for item in snapshot.gateway_routes
             if selection.exported(item.spec.export_to, item.key.namespace, proxy.namespace)
         ),
+        failed,
     )
     for number, servers in sorted(_servers(snapshot, dict(proxy.labels)).items()):
-        if is_secure(servers[0][1]):
-            yield from _secure(edge, number, [pair for pair in servers if is_secure(pair[1])])
+        secure = is_secure(servers[0][1])
+        chosen = [pair for pair in servers if is_secure(pair[1]) is secure]
+        try:
+            made = list((_secure if secure else _plain)(edge, number, chosen))
+        except Exception as error:
+            # Without this port the others are what they should be.
+            failed(_origins(chosen), error)
         else:
-            yield from _plain(edge, number, [pair for pair in servers if not is_secure(pair[1])])
+            yield from made
 
 
 def credentials_of(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Credentials:
@@ -118,7 +129,7 @@ def _servers(snapshot: MeshSnapshot, labels: Mapping[str, str]) -> dict[int, Ser
 
 def _plain(edge: _Edge, number: int, servers: Servers) -> Iterator[Resource]:
     message = listener.gateway(edge.options.telemetry, edge.host, number)
-    yield resource(xds.LISTENER, message.name, message)
+    yield resource(xds.LISTENER, message.name, message, _origins(servers))
     yield _routes(edge, f"http.{number}", number, servers)
 
 
@@ -143,8 +154,12 @@ def _secure(edge: _Edge, number: int, servers: Servers) -> Iterator[Resource]:
         yield from made.secrets
     if chains:
         message = listener.secure_gateway(edge.options.telemetry, edge.host, number, chains)
-        origins = tuple(origin_of(gateway) for gateway, _ in servers)
-        yield resource(xds.LISTENER, message.name, message, origins)
+        yield resource(xds.LISTENER, message.name, message, _origins(servers))
+
+
+def _origins(servers: Servers) -> tuple[Origin, ...]:
+    """Each Gateway once, however many servers it has on the port."""
+    return tuple(dict.fromkeys(origin_of(gateway) for gateway, _ in servers))
 
 
 def _tls(edge: _Edge, gateway: ConfigObject[Gateway], server: Server) -> ServerTLS | None:
@@ -163,13 +178,14 @@ def _name(host: str) -> str:
 
 
 def _routes(edge: _Edge, name: str, number: int, servers: Servers) -> Resource:
-    origins = tuple(origin_of(item) for item in (*(one for one, _ in servers), *edge.rules))
+    origins = (*_origins(servers), *map(origin_of, edge.rules))
     hosts = virtual_host.gateway_hosts(
         number,
         servers,
         edge.rules,
         edge.viewer,
         lambda host, wanted: port_of(edge.snapshot, host, wanted),
+        edge.failed,
     )
     spliced = sorted(map(virtual_host.spliceable, hosts), key=lambda host: host.name)
     return virtual_host.route_configuration(name, spliced, None, origins=origins)

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.pilot.envoy import cluster, gateway, listener, names, selection
-from services.pilot.envoy.common import resource
+from services.pilot.envoy.common import Failed, passed_on, resource
 from services.pilot.envoy.listener import InboundPort
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope, Shape
@@ -69,14 +68,33 @@ def concerns(delta: Delta, before: MeshSnapshot, proxy: Proxy) -> bool:
     return not delta.services.isdisjoint(before.hosts_at.get(place_of(proxy), ()))
 
 
-def own_resources(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> list[Resource]:
+def own_resources(
+    snapshot: MeshSnapshot, proxy: Proxy, options: Options, failed: Failed = passed_on
+) -> list[Resource]:
+    """``failed`` is told of parts that cannot be built: all others are there without them."""
     if proxy.proxyless:
         return []
     if proxy.type is ProxyType.ROUTER:
-        return list(gateway.resources(snapshot, proxy, labels_of(snapshot, proxy), options))
-    if proxy.interception is not Interception.NONE:
-        return list(_intercepted(snapshot, proxy, options))
-    return [*_direct(snapshot, proxy, options), _http_proxy(proxy, options)]
+        labels = labels_of(snapshot, proxy)
+        return list(gateway.resources(snapshot, proxy, labels, options, failed))
+    inbound = _inbound(snapshot, proxy)
+    build = _direct if proxy.interception is Interception.NONE else _intercepted
+    try:
+        return build(inbound, proxy, options)
+    except Exception:
+        if failed is passed_on:
+            raise
+        good = []
+        for port in inbound.ports:
+            try:
+                build(replace(inbound, ports=(port,)), proxy, options)
+            except Exception as fault:
+                failed((snapshot.services[port.service_host].origin,), fault)
+            else:
+                good.append(port)
+        if len(good) == len(inbound.ports):
+            raise
+        return build(replace(inbound, ports=tuple(good)), proxy, options)
 
 
 # ---- sidecars -------------------------------------------------------------------------------------------------------
@@ -116,31 +134,31 @@ def _inbound(snapshot: MeshSnapshot, proxy: Proxy) -> _Inbound:
     return _Inbound(tuple(found[number] for number in sorted(found)), modes, tuple(origins))
 
 
-def _intercepted(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
-    inbound = _inbound(snapshot, proxy)
+def _intercepted(inbound: _Inbound, proxy: Proxy, options: Options) -> list[Resource]:
     transparent = proxy.interception is Interception.TPROXY
-    for port in inbound.ports:
-        yield _inbound_cluster(
-            port, None, inbound.origins, transparent=transparent, ipv6=proxy.ipv6
-        )
+    made = [
+        _inbound_cluster(port, None, inbound.origins, transparent=transparent, ipv6=proxy.ipv6)
+        for port in inbound.ports
+    ]
     if transparent or proxy.ipv6:
         # In the place of the one that all of the scope have, which calls from an IPv4 address of its own.
         passing = cluster.inbound_passthrough(transparent=transparent, ipv6=proxy.ipv6)
-        yield resource(xds.CLUSTER, passing.name, passing)
+        made.append(resource(xds.CLUSTER, passing.name, passing))
     message = listener.virtual_inbound(
         options.telemetry, inbound.ports, inbound.modes.default, transparent=transparent
     )
     if proxy.ipv6:
         listener.add_ipv6(message)
-    yield resource(xds.LISTENER, message.name, message, inbound.origins)
+    return [*made, resource(xds.LISTENER, message.name, message, inbound.origins)]
 
 
-def _direct(snapshot: MeshSnapshot, proxy: Proxy, options: Options) -> Iterator[Resource]:
-    inbound = _inbound(snapshot, proxy)
+def _direct(inbound: _Inbound, proxy: Proxy, options: Options) -> list[Resource]:
+    made = [_http_proxy(proxy, options)]
     for port in inbound.ports:
-        yield _inbound_cluster(port, proxy.app_address, inbound.origins)
+        made.append(_inbound_cluster(port, proxy.app_address, inbound.origins))
         message = listener.direct_inbound(options.telemetry, proxy.address, port.port, port)
-        yield resource(xds.LISTENER, message.name, message, inbound.origins)
+        made.append(resource(xds.LISTENER, message.name, message, inbound.origins))
+    return made
 
 
 def _inbound_cluster(

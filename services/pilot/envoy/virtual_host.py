@@ -15,7 +15,7 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import wrappers_pb2
 
 from services.pilot.envoy import names
-from services.pilot.envoy.common import duration
+from services.pilot.envoy.common import Failed, duration, passed_on
 from services.pilot.envoy.route import RouteContext, http_routes, retry_policy
 from services.pilot.model.service import Port, Service
 from services.pilot.registry.mesh import origin_of
@@ -226,10 +226,12 @@ def gateway_hosts(
     rules: Sequence[ConfigObject[VirtualService]],
     viewer: Viewer,
     port_of: Callable[[str, int], int],
+    failed: Failed = passed_on,
 ) -> list[route.VirtualHost]:
     """One virtual host a host, VirtualServices merged oldest first, routes that match everything last.
 
     A host of a server with ``httpsRedirect`` needs no VirtualService: all that comes without TLS is redirected.
+    ``failed`` is told of a VirtualService whose routes cannot be built: the others are there without it.
     """
     by_host: dict[str, list[route.Route]] = {}
     redirected = {
@@ -248,7 +250,11 @@ def gateway_hosts(
             context = RouteContext(
                 item.key.namespace, port, bound, viewer.namespace, viewer.labels, port_of
             )
-            routes = http_routes(item.spec.http, context)
+            try:
+                routes = http_routes(item.spec.http, context)
+            except Exception as error:
+                failed((origin_of(item),), error)
+                break
             for host in item.spec.hosts:
                 name = resolve(host, item.key.namespace)
                 for pattern in server.hosts:

@@ -164,6 +164,36 @@ def test_one_bad_cluster_of_many_holds_back_no_good_one():
     assert client.stream.take() == []
 
 
+def test_endpoints_come_again_for_clusters_that_go_back_to_what_they_were():
+    """Envoy takes what is good in a response that it refuses; changed back, those clusters warm, and hold up the next ACK."""
+    before = [a_resource(url, name, f"{name}=1") for url in (CLUSTER, ENDPOINT) for name in "abcd"]
+    client = a_client(*before)
+    client.ask(CLUSTER)
+    client.ask(ENDPOINT, *"abcd")
+    client.settle()
+    endpoints = [item for item in before if item.type_url == ENDPOINT]
+    good = [a_resource(CLUSTER, name, f"{name}=2") for name in "bcd"]
+    client.stream.update(a_set(2, Resource(CLUSTER, "a", BAD), *good, *endpoints))
+    taken = {name: f"{name}=1".encode() for name in "abcd"}
+    rounds = 0
+    client.fetch()
+    while client.inbox:
+        for response in client.inbox:
+            if response.type_url == CLUSTER:
+                now = {body[:1].decode(): body for body in bodies(response) if body != BAD}
+                warming = {name for name, body in now.items() if taken[name] != body}
+                taken |= now
+                rounds += 1
+            else:
+                warming -= {body[:1].decode() for body in bodies(response)}
+        assert not warming
+        while client.inbox:
+            client.answer_one()
+        client.fetch()
+    assert rounds > 2
+    assert taken == {"a": b"a=1", "b": b"b=2", "c": b"c=2", "d": b"d=2"}
+
+
 def test_a_refused_change_stays_at_its_last_good_bytes_in_whole_responses():
     client = a_client(a_resource(CLUSTER, "x", "x=1"), a_resource(CLUSTER, "y", "y=1"))
     client.ask(CLUSTER)

@@ -68,14 +68,33 @@ class World:
             self._hold,
         )
         self.judge = Judge(engine, scratch)
+        self.groups.on_failed = self.judge.failed
+        self.groups.on_own_failed = self.judge.own_failed
 
     async def _hold(self, held: Any) -> None:
         self.holds.put_nowait(held)
 
     async def change(self, *objects: ConfigObject[Any], **more: Any) -> None:
         delta = change(self.state, *objects, **more)
-        self.judge.changed(item.key for item in objects)
+        self.judge.changed((*(item.key for item in objects), *self.state.put_again))
         await self.groups.publish(self.state.snapshot, delta)
+
+    async def taken_back(self) -> ConfigObject[Any]:
+        """What the judge takes back next, out of force as the index does it."""
+        item = await asyncio.wait_for(self.refused.get(), 20)
+        delta = self.state.apply({}, {}, self.state.snapshot.revision, {item.key: item})
+        self.judge.changed(self.state.put_again)
+        await self.groups.publish(self.state.snapshot, delta)
+        return item
+
+    def said(self, item: ConfigObject[Any]) -> list[str]:
+        """The fields that are said to be bad."""
+        return [
+            blame.path
+            for case in self.judge.about(item.key)
+            for blame in case.blames
+            if blame.key == item.key
+        ]
 
     def refuse(self, view: Watched, type_url: str, name: str, proxy: Any = PROXY) -> None:
         resource = view.current.get(type_url, name)
@@ -190,7 +209,6 @@ async def test_what_cannot_even_be_built_has_its_object_and_field_to_blame():
     there = {"route": [{"destination": {"host": "reviews"}}]}
     bad = route([{**there, "match": [{"uri": {"prefix": "/a"}}], "retries": {"attempts": -3}}])
     async with judging(scratch=False) as world:
-        world.groups.on_failed = world.judge.failed
         await world.change(service_entry(), service_entry("other"))
         view = await watch(world.groups, PROXY)
         before = view.current.get(xds.ROUTE, "9080")
@@ -230,3 +248,124 @@ async def test_a_refusal_of_what_is_another_one_already_says_nothing():
         world.judge.answered(PROXY, TypeState(Subscription(xds.CLUSTER)), (refusal,))
         assert list(world.judge) == []
         assert view.wakes == 0
+
+
+# ---- objects that are in one resource with others -------------------------------------------------------------------
+
+
+async def test_a_service_that_makes_a_route_configuration_bad_is_taken_back_and_holds_back_no_other():
+    odd = unchecked(
+        service_entry("odd"), {**service_entry("odd").raw["spec"], "hosts": ["odd\n.shop.svc.cluster.local"]}
+    )  # fmt: skip
+    async with judging() as world:
+        await world.change(service_entry(), odd)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.ROUTE, "9080")
+        assert (await world.taken_back()).key == odd.key
+        assert world.said(odd) == ["spec.hosts[0]"]
+        await world.change(service_entry("third"))
+        now = view.current.get(xds.ROUTE, "9080")
+        assert now is not None
+        assert b"odd" not in now.body
+        assert b"third.shop" in now.body
+        assert world.holds.empty(), "nobody's routes are held"
+        assert world.said(odd) == ["spec.hosts[0]"], "it is still not in force"
+
+
+async def test_what_is_put_again_and_refused_again_is_taken_back_again():
+    bad = route(
+        [{"match": [{"uri": {"regex": "(("}}], "route": [{"destination": {"host": "reviews"}}]}]
+    )
+    async with judging() as world:
+        await world.change(service_entry(), bad)
+        view = await watch(world.groups, PROXY)
+        before = view.current.get(xds.ROUTE, "9080")
+        world.refuse(view, xds.ROUTE, "9080")
+        await world.taken_back()
+        # The service changes in what its routes do not say: the very same bytes come again.
+        await world.change(service_entry(location="MESH_EXTERNAL"))
+        again = view.current.get(xds.ROUTE, "9080")
+        assert again is not None
+        assert before is not None
+        assert again.version == before.version
+        assert world.said(bad) == []
+        world.refuse(view, xds.ROUTE, "9080")
+        assert (await world.taken_back()).key == bad.key
+        assert world.said(bad) == ["spec.http[0].match[0].uri.regex"]
+
+
+async def test_what_is_said_of_a_taken_back_object_outlasts_changes_of_others_in_the_resource():
+    bad = route(
+        [{"match": [{"uri": {"regex": "(("}}], "route": [{"destination": {"host": "reviews"}}]}]
+    )
+    async with judging() as world:
+        await world.change(service_entry(), service_entry("other"), bad)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.ROUTE, "9080")
+        await world.taken_back()
+        await world.change(
+            service_entry("other", ports=[{"number": 9080, "name": "http2", "protocol": "HTTP2"}])
+        )
+        assert world.said(bad) == ["spec.http[0].match[0].uri.regex"]
+        await world.change(route([]))
+        assert world.said(bad) == []
+
+
+async def test_two_bad_objects_of_one_host_are_both_found_and_both_taken_back():
+    regex = route(
+        [{"match": [{"uri": {"regex": "(("}}], "route": [{"destination": {"host": "reviews"}}]}]
+    )
+    rule = make("DestinationRule", "r", {"host": "reviews"})
+    pool = {"connectionPool": {"tcp": {"maxConnections": -5}}}
+    negative = unchecked(rule, {"host": "reviews", "trafficPolicy": pool})
+    async with judging() as world:
+        await world.change(service_entry())
+        view = await watch(world.groups, PROXY)
+        await world.change(regex, negative)
+        assert (await world.taken_back()).key == negative.key
+        world.refuse(view, xds.ROUTE, "9080")
+        assert (await world.taken_back()).key == regex.key
+        assert world.said(negative) == ["spec.trafficPolicy.connectionPool.tcp.maxConnections"]
+        assert world.said(regex) == ["spec.http[0].match[0].uri.regex"]
+        assert view.current.get(xds.CLUSTER, NAME) is not None
+
+
+def a_gateway(name: str = "edge", number: int = 80) -> ConfigObject[Any]:
+    server = {"port": {"number": number, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    return make("Gateway", name, {"selector": {"istio": "ingress"}, "servers": [server]})
+
+
+def at_edge(name: str, *http: Any) -> ConfigObject[Any]:
+    there = {"route": [{"destination": {"host": "reviews"}}]}
+    spec = {"hosts": [f"{name}.example.com"], "gateways": ["edge"], "http": [there]}
+    return unchecked(
+        make("VirtualService", name, spec), {**spec, "http": [*({**there, **part} for part in http), there]}
+    )  # fmt: skip
+
+
+async def test_a_gateway_that_comes_when_a_route_of_it_cannot_be_built_has_all_others_at_once():
+    bad = at_edge("bad", {"match": [{"uri": {"prefix": "/x"}}], "retries": {"attempts": -1}})
+    async with judging(scratch=False) as world:
+        await world.change(service_entry(), a_gateway(), at_edge("good"), bad)
+        view = await watch(world.groups, router())
+        routes = view.current.get(xds.ROUTE, "http.80")
+        assert routes is not None
+        assert b"good.example.com" in routes.body
+        assert b"bad.example.com" not in routes.body
+        assert (await world.taken_back()).key == bad.key
+        assert world.said(bad) == ["spec.http[0].retries.attempts"]
+
+
+async def test_a_bad_port_of_a_gateway_is_put_down_to_it():
+    good = a_gateway("other", 8080)
+    spec = good.raw["spec"]
+    server = {**spec["servers"][0], "port": {"number": 70000, "name": "http", "protocol": "HTTP"}}
+    bad = unchecked(good, {**spec, "servers": [server]})
+    async with judging() as world:
+        await world.change(service_entry(), a_gateway(), at_edge("good"), bad)
+        view = await watch(world.groups, router())
+        world.refuse(view, xds.LISTENER, "0.0.0.0_70000", router())
+        held = await asyncio.wait_for(world.holds.get(), 20)
+        assert [name for _, name, _ in held] == ["0.0.0.0_70000"]
+        assert world.said(bad) == ["spec.servers[0].port.number"]
+        assert world.said(a_gateway()) == []

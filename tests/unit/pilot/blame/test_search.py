@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pilot.blame.search import bad_ones, bad_path
+from services.pilot.blame.search import bad_fields, bad_ones, bad_path
 
 
 def find(items, bad):
@@ -115,3 +115,69 @@ def test_one_bad_item_of_a_thousand_takes_few_trials():
     bad = {"items": list(range(1000))}
     assert asyncio.run(bad_path(bad, refused, "spec")) == "spec.items[777]"
     assert len(tried) < 60
+
+
+def fields(value, refused, placing=frozenset()):
+    found = asyncio.run(bad_fields(value, refused, "spec", placing))
+    return [(item.path, item.sure) for item in found]
+
+
+def test_a_harmless_value_says_more_than_that_all_is_well_without_something_else():
+    """Without endpoints nobody looks at the ports of endpoints: that does not make the endpoints bad."""
+
+    async def refused(changed):
+        ports = [port.get("target", 80) for port in changed.get("ports", ())]
+        return bool(changed.get("endpoints")) and max(ports, default=80) > 65535
+
+    bad = {"endpoints": [{"address": "10.0.0.2"}], "ports": [{"name": "http", "target": 70000}]}
+    assert fields(bad, refused) == [("spec.ports[0].target", True)]
+
+
+def test_what_says_where_it_applies_is_only_to_blame_when_nothing_else_is():
+    async def elsewhere(changed):
+        """Taken where it does not apply at all."""
+        return changed.get("hosts") == ["a", "b\n"] and "good" not in changed
+
+    spec = {"hosts": ["a", "b\n"], "http": [{"name": "x"}]}
+    assert fields(spec, elsewhere, frozenset({"hosts"})) == [("spec.hosts[0]", True)]
+
+    async def of_http(changed):
+        return changed.get("hosts") == ["a", "b\n"] and {"re": "(("} in changed.get("http", [])
+
+    bad = {"hosts": ["a", "b\n"], "http": [{"re": "(("}]}
+    assert fields(bad, of_http, frozenset({"hosts"})) == [("spec.http[0].re", True)]
+
+
+def test_the_name_of_an_entry_is_told_from_its_value():
+    async def refused(changed):
+        return any("\n" in key for key in changed.get("set", {}))
+
+    assert fields({"set": {"a\n": "v", "b": "w"}}, refused) == [("spec.set.a\n", True)]
+
+
+def test_too_many_of_what_is_good_is_put_down_to_the_list():
+    async def refused(changed):
+        return len(changed.get("endpoints", ())) > 1
+
+    many = {"mode": "ONE", "endpoints": [{"address": "a"}, {"address": "b"}]}
+    assert fields(many, refused) == [("spec.endpoints", False)]
+
+
+@given(st.sets(st.integers(0, 5), min_size=1), st.integers(2, 4))
+def test_all_of_several_bad_fields_are_found(bad, width):
+    """Fields spread over lists, each refused by itself: places stay what they are while others are left out."""
+    spec = {
+        "rows": [
+            {"cells": [f"{'BAD' if cell in bad else 'good'}{cell}" for cell in row]}
+            for row in (range(at, min(at + width, 6)) for at in range(0, 6, width))
+        ]
+    }
+
+    async def refused(changed):
+        return "BAD" in repr(changed)
+
+    found = fields(spec, refused)
+    assert {path for path, _ in found} == {
+        f"spec.rows[{cell // width}].cells[{cell % width}]" for cell in bad
+    }
+    assert len(found) == len(bad)

@@ -1,0 +1,196 @@
+"""From what is refused, or cannot be built, to what is tried and who is suspected.
+
+refused resource of a proxy  -> its bench, the objects it is built from -> scratch Envoy's words about each trial
+a host that cannot be built  -> its bench, the objects about it         -> the error that building raises
+what is one proxy's alone    -> all that is its own                     -> likewise
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.pilot.blame.blame import Blame, Object, Trial, blames
+from services.pilot.blame.search import bad_ones
+from services.pilot.blame.workshop import (
+    Bench,
+    Change,
+    Objects,
+    Workshop,
+    hosts_of,
+    is_on_gateways,
+    key_of,
+    may_serve,
+    of_virtual_hosts,
+    virtual_hosts,
+)
+from services.pilot.envoy.outbound import Scope
+from services.pilot.envoy.own import own_resources, scope_of
+from services.pilot.model.proxy import Proxy, ProxyType
+from windward.xds import resource as xds
+from windward.xds.resource import Origin, Resource
+
+Refuses = Callable[[Resource], Awaitable[str]]
+"""The scratch Envoy's words about a resource; empty when it takes it."""
+
+SUSPECTS = ("VirtualService", "DestinationRule", "PeerAuthentication", "Gateway", "ServiceEntry")
+"""Who is suspected first: without its service nothing is left to refuse, so that proves least."""
+MOST_NEW = 8
+"""Resources of another name that are tried in the place of one that a change does away with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """About one refused resource of one proxy."""
+
+    resource: Resource
+    proxy: Proxy
+    workshop: Workshop
+    objects: Objects
+    refuses: Refuses
+
+    async def blames(self) -> list[Blame]:
+        """Everyone to blame; nobody when the scratch takes the resource. Raises Unanswered."""
+        if not await self.refuses(self.resource):
+            return []
+        if self.resource.type_url == xds.ROUTE and not self.proxy.proxyless:
+            return await self._of_routes()
+        trial = _refusal(self._bench(), self.resource.name, self.refuses)
+        return await blames(trial, suspects(self.objects, self.resource.origins))
+
+    async def _of_routes(self) -> list[Blame]:
+        """The bad virtual hosts of a route configuration, each by itself."""
+        name = self.resource.name
+
+        async def refused(hosts: Sequence[Any]) -> bool:
+            return bool(await self.refuses(of_virtual_hosts(name, hosts)))
+
+        found: list[Blame] = []
+        for item in await bad_ones(virtual_hosts(self.resource), refused):
+            of_host = self._at_gateway if self.proxy.type is ProxyType.ROUTER else self._at_sidecar
+            bench, suspected = of_host(item.name)
+            found += await blames(_refusal(bench, item.name, self.refuses), suspected)
+        return _distinct(found)
+
+    def _at_sidecar(self, name: str) -> tuple[Bench, list[Object]]:
+        host = name.rpartition(":")[0]
+        snapshot = self.workshop.snapshot
+        return (
+            self.workshop.virtual_hosts(scope_of(snapshot, self.proxy), host),
+            about(self.workshop, self.objects, host),
+        )
+
+    def _at_gateway(self, name: str) -> tuple[Bench, list[Object]]:
+        host = name.rpartition(":")[0]
+        known = suspects(self.objects, self.resource.origins)
+        rules = [
+            item
+            for item in known
+            if item.key.kind == "VirtualService" and is_on_gateways(item) and may_serve(item, host)
+        ]
+        gateways = [item for item in known if item.key.kind == "Gateway"]
+        bench = self.workshop.gateway_hosts(self.proxy, self.resource.name, rules)
+        return bench, [*rules, *gateways]
+
+    def _bench(self) -> Bench:
+        url, name = self.resource.type_url, self.resource.name
+        scope = scope_of(self.workshop.snapshot, self.proxy)
+        for host in hosts_of(self.objects, self.resource):
+            bench = self.workshop.host(scope, host, url)
+            if name in bench():
+                return bench
+        return self.workshop.own(self.proxy, url)
+
+
+def _refusal(bench: Bench, name: str, refuses: Refuses) -> Trial:
+    """Whether a resource is refused; what stands in its place, where the changes give it another name."""
+    known = bench().keys()
+
+    async def trial(*changes: Change) -> str | None:
+        try:
+            made = bench(*changes)
+        except Exception as error:
+            return _words(error)
+        there = [made[name]] if name in made else [made[new] for new in made if new not in known]
+        if not there:
+            return None
+        for resource in there[:MOST_NEW]:
+            words = await refuses(resource)
+            if words:
+                return words
+        return ""
+
+    return trial
+
+
+def suspects(objects: Objects, origins: Iterable[Origin]) -> list[Object]:
+    """The objects that something was built from, the likeliest first."""
+    keys = dict.fromkeys(map(key_of, origins))
+    known = [objects[key] for key in keys if key in objects]
+    usable = [item for item in known if item.key.kind in SUSPECTS]
+    return sorted(usable, key=lambda item: (SUSPECTS.index(item.key.kind), -item.revision))
+
+
+def about(workshop: Workshop, objects: Objects, host: str) -> list[Object]:
+    """The objects about a host, the likeliest first."""
+    snapshot = workshop.snapshot
+    found = [*snapshot.routes.candidates(host), *snapshot.rules.candidates(host)]
+    service = snapshot.services.get(host)
+    if service is not None:
+        found += suspects(objects, [service.origin])
+    return found
+
+
+# ---- what cannot be built -------------------------------------------------------------------------------------------
+
+
+async def of_unbuilt_host(
+    workshop: Workshop, scope: Scope, objects: Objects, host: str
+) -> list[Blame]:
+    """Whom to blame for a host that cannot be built; nobody when it can be after all."""
+    bench = workshop.host(scope, host)
+
+    async def trial(*changes: Change) -> str | None:
+        try:
+            return "" if bench(*changes) else None
+        except Exception as error:
+            return _words(error)
+
+    return await blames(trial, about(workshop, objects, host))
+
+
+async def of_unbuilt_own(
+    workshop: Workshop, proxy: Proxy, objects: Objects, origins: Sequence[Origin]
+) -> list[Blame]:
+    """Whom to blame for a part of a proxy's own resources that cannot be built."""
+    suspected = suspects(objects, origins)
+    alone = workshop.with_gateway_routes(
+        [item for item in suspected if item.key.kind == "VirtualService"]
+    )
+
+    async def trial(*changes: Change) -> str | None:
+        found: list[str] = []
+        try:
+            own_resources(
+                alone.changed(changes),
+                proxy,
+                alone.options,
+                lambda failed, error: (
+                    found.append(_words(error)) if not set(origins).isdisjoint(failed) else None
+                ),
+            )
+        except Exception as error:
+            return _words(error)
+        return found[0] if found else ""
+
+    return await blames(trial, suspected)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _distinct(found: Iterable[Blame]) -> list[Blame]:
+    """One of each object and field: an object may be in several virtual hosts."""
+    return list({(blame.key, blame.path): blame for blame in found}.values())
