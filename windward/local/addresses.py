@@ -39,6 +39,8 @@ class Place:
     """Network namespace; None in loopback mode."""
     link: str | None = None
     """The host's end of its veth pair."""
+    address6: str = ""
+    """Its IPv6 address beside the other one; empty: the mesh has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class Plan:
     places: tuple[Place, ...]
     bridge: str | None = None
     network: ipaddress.IPv4Network | None = None
+    network6: ipaddress.IPv6Network | None = None
+    """Beside it, if the mesh has both; the bridge has the first address of each."""
+
+    @property
+    def control_address6(self) -> str:
+        return str(self.network6[1]) if self.network6 else ""
 
     def place(self, name: str) -> Place:
         return next(place for place in self.places if place.name == name)
@@ -70,9 +78,13 @@ def plan_loopback(identifier: str, names: tuple[str, ...]) -> Plan:
 
 
 def plan_namespaces(
-    identifier: str, names: tuple[str, ...], in_use: tuple[ipaddress.IPv4Network, ...]
+    identifier: str,
+    names: tuple[str, ...],
+    in_use: tuple[ipaddress.IPv4Network, ...],
+    *,
+    ipv6: bool = False,
 ) -> Plan:
-    """Choose a free /24 of 10.89.0.0/16, starting where the mesh's id points to."""
+    """Choose a free /24 of 10.89.0.0/16, starting where the mesh's id points to; with ``ipv6`` a /64 that is the id's too."""
     if len(names) > 240:
         raise LocalMeshError(f"{len(names)} workloads: at most 240 fit in one local mesh")
     first = int(identifier, 16) % 256
@@ -83,6 +95,9 @@ def plan_namespaces(
     else:
         raise LocalMeshError("no free network left in 10.89.0.0/16: is another mesh still up?")
     hosts = list(network.hosts())
+    network6 = (
+        ipaddress.IPv6Network(f"fd89:{identifier[:4]}:{identifier[4:]}::/64") if ipv6 else None
+    )
     places = tuple(
         Place(
             name=name,
@@ -90,11 +105,12 @@ def plan_namespaces(
             app_address=str(hosts[index]),
             namespace=f"ww-{identifier}-{name}",
             link=f"ww{identifier}v{index}",
+            address6=str(network6[index + 1]) if network6 else "",
         )
         for index, name in enumerate(names, 1)
     )
     bridge = f"ww{identifier}br"
-    return Plan(Mode.NAMESPACES, identifier, str(hosts[0]), places, bridge, network)
+    return Plan(Mode.NAMESPACES, identifier, str(hosts[0]), places, bridge, network, network6)
 
 
 def networks_in_use(*, except_link: str = "") -> tuple[ipaddress.IPv4Network, ...]:

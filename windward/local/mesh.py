@@ -108,7 +108,10 @@ class Mesh:
             return addresses.plan_loopback(identifier, self.topology.names)
         mine = f"ww{identifier}"
         return addresses.plan_namespaces(
-            identifier, self.topology.names, addresses.networks_in_use(except_link=mine)
+            identifier,
+            self.topology.names,
+            addresses.networks_in_use(except_link=mine),
+            ipv6=self.options.ipv6,
         )
 
     # ---- up ---------------------------------------------------------------------------------------------------------

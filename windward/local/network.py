@@ -9,6 +9,7 @@ are caught by the interception rules. Nothing of it reaches beyond this machine:
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import shutil
 from pathlib import Path
@@ -42,6 +43,8 @@ def host_batch(plan: Plan) -> str:
         f"addr add {plan.control_address}/{plan.network.prefixlen} dev {plan.bridge}",
         f"link set {plan.bridge} up",
     ]
+    if plan.network6:
+        lines.append(f"addr add {plan.control_address6}/64 dev {plan.bridge} nodad")
     for place in plan.places:
         lines += [
             f"netns add {place.namespace}",
@@ -54,12 +57,18 @@ def host_batch(plan: Plan) -> str:
 def member_batch(plan: Plan, place: Place) -> str:
     """What to do in one workload's namespace."""
     assert plan.network is not None
-    return (
-        "link set lo up\n"
-        f"addr add {place.address}/{plan.network.prefixlen} dev eth0\n"
-        "link set eth0 up\n"
-        f"route add default via {plan.control_address}\n"
-    )
+    lines = [
+        "link set lo up",
+        f"addr add {place.address}/{plan.network.prefixlen} dev eth0",
+        "link set eth0 up",
+        f"route add default via {plan.control_address}",
+    ]
+    if place.address6:
+        lines += [
+            f"addr add {place.address6}/64 dev eth0 nodad",
+            f"route add default via {plan.control_address6}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 async def bring_up(plan: Plan, intercepted: tuple[str, ...], mode: Mode = "REDIRECT") -> None:
@@ -71,26 +80,28 @@ async def bring_up(plan: Plan, intercepted: tuple[str, ...], mode: Mode = "REDIR
         assert place.namespace is not None
         await run(("ip", "-n", place.namespace, "-batch", "-"), member_batch(plan, place))
         if place.name in intercepted:
-            await asyncio.to_thread(intercept, place.namespace, plan.control_address, mode)
+            control = tuple(filter(None, (plan.control_address, plan.control_address6)))
+            await asyncio.to_thread(intercept, place.namespace, control, mode)
 
     async with asyncio.TaskGroup() as group:
         for place in plan.places:
             group.create_task(member(place))
 
 
-def intercept(namespace: str, control_address: str, mode: Mode = "REDIRECT") -> None:
+def intercept(namespace: str, control: tuple[str, ...], mode: Mode = "REDIRECT") -> None:
     """Send all traffic of a namespace through its Envoy, but for what goes to the control plane, and its DNS to its agent.
 
-    Raises LocalMeshError.
+    ``control``: the control plane's addresses, of each family that the namespace has. Raises LocalMeshError.
     """
     wanted = Interception(
         mode=mode,
         inbound_ports=ALL,
         inbound_ports_exclude=AGENT_PORTS,
         outbound_cidrs=ALL,
-        outbound_cidrs_exclude=(f"{control_address}/32",),
+        outbound_cidrs_exclude=tuple(str(ipaddress.ip_network(item)) for item in control),
         redirect_dns=True,
         capture_all_dns=True,
+        ipv6=len(control) > 1,
     )
     try:
         apply(Host(("ip", "netns", "exec", namespace), NETNS_FOLDER / namespace), wanted)

@@ -45,6 +45,8 @@ class Options:
     outbound_traffic_policy: str = "ALLOW_ANY"
     mixer: bool = True
     log_level: str = "info"
+    ipv6: bool = False
+    """In namespaces: workloads have an IPv6 address beside the other one, and what they say by it is intercepted too."""
     gateway_secrets: str = ""
     """Folder of the certificates that Gateways name in credentialName; empty: none."""
     gateway_accounts: tuple[str, ...] = ()
@@ -186,6 +188,8 @@ class Parts:
             "--log-level": self.options.log_level,
             **extra,
         }
+        if place.address6:
+            flags["--instance-ips"] = f"{place.address},{place.address6}"
         return ChildSpec(
             name=name,
             command=_command("agent", flags),

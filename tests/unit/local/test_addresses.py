@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,18 @@ def test_a_taken_port_is_not_given_out():
         taken = other.getsockname()[1]
         assert free_port("127.0.0.1", taken) != taken
     assert free_port("127.0.0.1", taken) == taken
+
+
+@given(IDS, NAMES)
+def test_a_mesh_of_both_families_gives_everybody_an_ipv6_address_and_changes_nothing_else(
+    identifier: str, names: tuple[str, ...]
+):
+    one, both = (plan_namespaces(identifier, names, (), ipv6=ipv6) for ipv6 in (False, True))
+    assert both.network6 is not None
+    given = [ipaddress.IPv6Address(place.address6) for place in both.places]
+    control = ipaddress.IPv6Address(both.control_address6)
+    assert len({control, *given}) == len(names) + 1
+    assert all(address in both.network6 and address.is_private for address in given)
+    assert replace(both, network6=None, places=one.places) == one
+    assert [replace(place, address6="") for place in both.places] == list(one.places)
+    assert (one.control_address6, one.places[0].address6) == ("", "")
