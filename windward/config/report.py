@@ -15,12 +15,15 @@ class Report:
         self.findings: list[Finding] = [] if findings is None else findings
 
     def at(self, *steps: str | int) -> Report:
-        """A field (text), or an element (number) of the field."""
+        """A field (text), or an element (number) of the field. A field without a name is one that can be seen: ``[""]``."""
         path = self.path
         for step in steps:
-            path = (
-                f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}" if path else step
-            )
+            if isinstance(step, int):
+                path = f"{path}[{step}]"
+            elif not step:
+                path = f'{path}[""]'
+            else:
+                path = f"{path}.{step}" if path else step
         return Report(path, self.findings)
 
     def key(self, key: object) -> Report:

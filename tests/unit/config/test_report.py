@@ -13,6 +13,7 @@ def test_paths_are_written_as_users_read_them() -> None:
     assert report.at("spec", "http", 0, "route", 12).path == "spec.http[0].route[12]"
     assert report.at("metadata", "labels").key("a.b/c").path == 'metadata.labels["a.b/c"]'
     assert report.at("spec").at("hosts").at(1).path == "spec.hosts[1]"
+    assert (report.at("").path, report.at("spec", "", "a").path) == ('[""]', 'spec[""].a')
 
 
 def test_all_reports_of_an_object_share_their_findings() -> None:
