@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from services.pilot.credentials.refusals import Refusals
@@ -128,10 +129,11 @@ class Group:
         )
 
     def still(self) -> None:
-        """Nothing differs; the set holds at the newer revision too."""
-        revision = self.scope.snapshot.revision
-        if self.current.revision != revision:
-            self.current = replace(self.current, revision=revision)
+        """Nothing that is sent differs; the set holds at the newer revision too, and says of which objects things are now."""
+        revision, layers = self.scope.snapshot.revision, (self.own, self.scope.made)
+        known = self.current
+        if known.revision != revision or not all(map(is_, known.layers, layers)):
+            self.current = replace(known, revision=revision, layers=layers)
 
 
 class View:
@@ -315,7 +317,8 @@ class Groups:
             own = self._own(group.scope.snapshot, group.proxy, group.own)
             self._linger(group, own)
             own_names = _differing(group.own, own)
-            group.own = own
+            if own != group.own:
+                group.own = own
         if not names and not own_names:
             group.still()
             return None

@@ -328,3 +328,22 @@ async def test_what_comes_back_while_it_lingers_stays():
     await mesh.change(service_entry())
     await asyncio.sleep(0.03)
     assert view.current.get(xds.CLUSTER, "inbound|9080||")
+
+
+async def test_of_which_objects_things_are_is_said_though_nothing_is_sent(mesh):
+    """The same bytes of other objects: nobody is woken, and whoever looks finds those of now."""
+    rule = {"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}}]}
+    await mesh.change(service_entry(), make("DestinationRule", "old", rule), workloads=[workload()])
+    view = await mesh.watch(sidecar("127.7.0.2", account="reviews"))
+    before = view.current
+
+    def names(url, name):
+        return {item.name for item in view.current.get(url, name).origins}
+
+    old = make("DestinationRule", "old", rule)
+    await mesh.change(make("DestinationRule", "new", rule), removed=[old.key])
+    await mesh.change(make("PeerAuthentication", "late", {"mtls": {"mode": "PERMISSIVE"}}))
+    assert names(xds.CLUSTER, NAME) == {"reviews", "new"}
+    assert "late" in names(xds.LISTENER, "virtualInbound")
+    assert view.wakes == 0
+    assert view.current.version == before.version
