@@ -4,7 +4,7 @@ BIN := .venv/bin
 CONFORMANCE_DIR ?= ../shared/conformance
 OUT ?= build/conformance.json
 
-.PHONY: setup proto mesh prove test lint format conformance bench bars fuzz lock clean
+.PHONY: setup proto mesh prove test lint format conformance bench bars fuzz laws lock clean
 
 setup:
 	@$(PYTHON) setup/setup.py
@@ -48,6 +48,12 @@ EXECUTIONS ?= 1000000
 SEED ?= 1
 fuzz: setup
 	@$(BIN)/python -m benchmarks fuzz $(TARGET) --executions $(EXECUTIONS) --seed $(SEED)
+
+# The laws of Pilot's engine and streams over thousands of random histories (about an hour of CPU): `make laws LAW=order`.
+LAW ?= all
+EXAMPLES ?= 2000
+laws: setup
+	@$(BIN)/python -m benchmarks laws $(LAW) --examples $(EXAMPLES) --seed $(SEED)
 
 # Needs uv. The locks carry hashes and no index address.
 lock:

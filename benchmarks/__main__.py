@@ -21,6 +21,7 @@ xds-envoy      one endpoint changes; two of the sidecars are real Envoys: until 
 bars           every measurement that has a bar: prints bar, figure, held or not; raw JSON goes to benchmarks/results/
 xds-bars       those of the xds scenarios only (some twenty minutes)
 fuzz           TARGET, or all: --executions of inputs that are almost right; failures go to build/fuzz (docs/fuzzing.md)
+laws           LAW, or all: --examples of random histories of 500 steps, by --seed (docs/laws.md)
 
 The machine's load average stands beside every figure: a figure without it says little. The xds scenarios run a real
 etcd, Citadel and Pilot and a fleet of lean ADS clients (benchmarks/fleet), over mTLS with one identity a stream.
@@ -45,7 +46,7 @@ XDS = (
 
 
 BARS = ("bars", "xds-bars")
-FUZZ = "fuzz"
+FUZZ, LAWS = "fuzz", "laws"
 
 
 def _agent_outage(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -135,8 +136,10 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("scenario", choices=(*SCENARIOS, *BARS, FUZZ))
-    made.add_argument("target", nargs="?", default="all", help="fuzz: which one (default: all)")
+    made.add_argument("scenario", choices=(*SCENARIOS, *BARS, FUZZ, LAWS))
+    made.add_argument(
+        "target", nargs="?", default="all", help="fuzz, laws: which one (default: all)"
+    )
     numbers = (
         ("--changes", 20, "changes to time"),
         ("--services", 1000, "services of the mesh"),
@@ -145,8 +148,9 @@ def parser() -> argparse.ArgumentParser:
         ("--ports", 20, "distinct ports of the services, each a route configuration"),
         ("--rate", 100, "churn: changes a second"),
         ("--seconds", 60, "churn, chaos: for how long"),
-        ("--seed", 1, "chaos: of the schedule of kills; fuzz: of the inputs"),
+        ("--seed", 1, "chaos: of the schedule of kills; fuzz, laws: the first"),
         ("--executions", 1_000_000, "fuzz: of each target"),
+        ("--examples", 2000, "laws: histories of each"),
         ("--envoys", 200, "many-envoys: how many, at most 240"),
         ("--edits", 20, "route-edits: how many"),
         ("--minutes", 30, "agent-outage, bars: how long the control plane stays dead"),
@@ -211,6 +215,10 @@ def main() -> int:
         return command.run(
             options.target, options.executions, options.seed, options.replay, options.json
         )
+    if options.scenario == LAWS:
+        from benchmarks import laws
+
+        return laws.run(options.target, options.examples, options.seed, options.json)
     if options.against and not (options.against / "services" / "pilot" / "main.py").exists():
         sys.stderr.write(f"benchmarks: --against {options.against}: not a checkout of Windward\n")
         return 2
