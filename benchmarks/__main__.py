@@ -8,6 +8,7 @@ dns            the agent's DNS proxy: latency and CPU of the mesh's own names
 leases         endpoints lost with etcd stopped, with all Pilots dead, with one of two killed
 route-edits    --edits of routes, subsets and destinations under 500 requests/s: failed requests
 many-envoys    --envoys real Envoys with agents, each in a network namespace: all in sync; memory and CPU
+workload-api   a node agent with 100 workloads: fetching their certificates, and following renewals (needs root)
 mesh           change -> every proxy has ACKed it, and -> the data path shows it; CPU-seconds and memory of each service
 nacks          bad objects that real Envoys refuse: who is blamed and how soon, what good is held back (needs root)
 xds-endpoint   N services, M simulated sidecars: one endpoint changes -> all have ACKed
@@ -103,6 +104,12 @@ def _nacks(_: argparse.Namespace) -> Mapping[str, Any]:
     return run.measure()
 
 
+def _workload_api(_: argparse.Namespace) -> Mapping[str, Any]:
+    from benchmarks import workload_api
+
+    return workload_api.measure()
+
+
 def _mesh(options: argparse.Namespace) -> Mapping[str, Any]:
     from benchmarks import mesh
 
@@ -126,6 +133,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
     "many-envoys": _many_envoys,
     "mesh": _mesh,
     "nacks": _nacks,
+    "workload-api": _workload_api,
     **dict.fromkeys(XDS, _xds),
 }
 

@@ -23,6 +23,7 @@ from benchmarks import (
     many_envoys,
     mesh,
     route_edits,
+    workload_api,
 )
 from benchmarks.chaos import run as chaos
 from benchmarks.nacks import run as nacks
@@ -130,12 +131,14 @@ def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
     agents, of_agent = agent.rows()
     names = dns.measure()
     held = leases.measure()
+    fetched = workload_api.measure()
     taken_ms, taken_s, proved = help_ms(), setup_s(), proved_s()
     raw: dict[str, object] = {
         "mesh": figures,
         "agent": of_agent,
         "dns": names,
         "leases": held,
+        "workload_api": fetched,
         "help_ms": taken_ms,
         "setup_s": taken_s,
         "proved_s": proved,
@@ -150,6 +153,7 @@ def _mesh_rows() -> tuple[list[Row], dict[str, object]]:
         *agents,
         Row("DNS, the mesh's own names, p50, ms", names_ms, 1),
         *leases.rows(held),
+        *workload_api.rows(fetched),
         Row("windward --help, ms", taken_ms, 200),
         Row("set-up when up to date, s", taken_s, 0.5),
     ], raw
