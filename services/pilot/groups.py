@@ -31,9 +31,9 @@ from windward.xds.resource import CLUSTER, Changes, Origin, Resource, ResourceSe
 
 log = get_logger()
 SLICE_S = 0.002
-"""How long one piece of work may hold the event loop."""
-WAKES = 16
-"""How many streams may run before others get their turn."""
+"""How long work that nobody waits for may hold the event loop."""
+PUSH_SLICE_S = 0.004
+"""How long a push may: while it lasts answers are not read, which would come between a change and those who wait for it."""
 REMEMBERED = 16
 """Changes that a set remembers; who is further behind compares everything."""
 
@@ -58,14 +58,29 @@ def group_key(proxy: Proxy) -> Hashable:
     )
 
 
+class Slices:
+    """Work that lets others run whenever it has held the event loop for a slice: ``if slices.over: await slices.pause()``."""
+
+    def __init__(self, slice_s: float) -> None:
+        self._time = asyncio.get_running_loop().time
+        self._slice_s = slice_s
+        self._until_s = self._time() + slice_s
+
+    @property
+    def over(self) -> bool:
+        return self._time() >= self._until_s
+
+    async def pause(self) -> None:
+        await asyncio.sleep(0)
+        self._until_s = self._time() + self._slice_s
+
+
 async def in_slices(work: Iterator[None], slice_s: float = SLICE_S) -> None:
     """Run to the end, letting others run after each slice."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + slice_s
+    slices = Slices(slice_s)
     for _ in work:
-        if loop.time() >= until:
-            await asyncio.sleep(0)
-            until = loop.time() + slice_s
+        if slices.over:
+            await slices.pause()
 
 
 class SharedScope:
@@ -284,14 +299,17 @@ class Groups:
         """Put a snapshot in force, scope by scope, waking streams as their scopes are done. How many groups it changed."""
         before, self.snapshot = self.snapshot, snapshot
         self._memo.version = snapshot.version
-        waking, moving, touched = _Waking(push), list[Group](), set(delta.hosts)
+        slices = Slices(PUSH_SLICE_S)
+        waking, moving, touched = _Waking(push, slices), list[Group](), set(delta.hosts)
         for shared in list(self._scopes.values()):
             if not shared.ready:
                 shared.backlog.append((snapshot, delta))
                 continue
             names: dict[str, frozenset[str]] = {}
             if delta:
-                await in_slices(shared.resources.advance(snapshot, delta))
+                for _ in shared.resources.advance(snapshot, delta):
+                    if slices.over:
+                        await slices.pause()
                 self._report(shared)
                 names = {url: frozenset(names) for url, names in shared.resources.changed.items()}
                 touched |= shared.resources.touched
@@ -378,12 +396,12 @@ class Groups:
 
 
 class _Waking:
-    """Wakes the streams of groups, a few at a time, so that the loop is never held by all of them."""
+    """Wakes the streams of groups, in slices: each makes and sends its response before ``wake`` returns."""
 
-    def __init__(self, push: Push | None) -> None:
+    def __init__(self, push: Push | None, slices: Slices) -> None:
         self.groups = 0
         self._push = push
-        self._woken = 0
+        self._slices = slices
 
     async def wake(self, group: Group, changed: Mapping[str, frozenset[str]]) -> None:
         self.groups += 1
@@ -391,9 +409,8 @@ class _Waking:
             self._push.tell(len(group.wakes), changed)
         for wake in list(group.wakes.values()):
             wake()
-            self._woken += 1
-            if self._woken % WAKES == 0:
-                await asyncio.sleep(0)
+            if self._slices.over:
+                await self._slices.pause()
 
 
 def _by_type(resources: list[Resource]) -> dict[str, dict[str, Resource]]:

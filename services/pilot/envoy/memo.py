@@ -30,9 +30,28 @@ class Memo:
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[Hashable, list[_Variant]]] = {}
-        self.version = 0
-        """The mesh's version that is being built."""
+        self._of_now: dict[Hashable, tuple[object, Any]] = {}
+        self._version = 0
         self.built = 0
+
+    @property
+    def version(self) -> int:
+        """The mesh's version that is being built."""
+        return self._version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._version = version
+        self._of_now.clear()
+
+    def once(self, key: Hashable, of: object, build: Callable[[], T]) -> T:
+        """What the first scope made, for those that do the very same after it at this version. ``of`` is what the key names by
+        ``id``: it is kept alive, so that the id stays its own.
+        """
+        found = self._of_now.get(key)
+        if found is None:
+            found = self._of_now[key] = (of, build())
+        return cast("T", found[1])
 
     def get(
         self, host: str, key: Hashable, inputs: tuple[object, ...], build: Callable[[], T]

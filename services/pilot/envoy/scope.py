@@ -35,6 +35,8 @@ from windward.xds.resource import Resource
 
 Resources = dict[str, dict[str, Resource]]
 TYPES = (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER, xds.ROUTE, xds.EXTENSION, xds.NAME_TABLE)
+FEW = 8
+"""Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
 ONE_CONFIGURATION = 0
 """The place of the HTTP proxy's routes among those of ports."""
 
@@ -97,6 +99,8 @@ class ScopeResources:
         self._referring: dict[str, set[str]] = {}
         self._owned: set[str] = set()
         """Types whose map belongs to the advance in hand; the others are somebody's already."""
+        self._sharing = False
+        """Whether so little changes that every scope exchanges the same in the same maps."""
         any_ = options.allow_any and scope.shape is Shape.INTERCEPTED
         self._fallback = virtual_host.spliceable(virtual_host.unknown_hosts(allow_any=any_))
 
@@ -140,10 +144,12 @@ class ScopeResources:
         self.changed = {}
         self.touched = set()
         self._owned = set()
+        self._sharing = False
 
     def _advance(self, snapshot: MeshSnapshot, delta: Delta) -> Iterator[None]:
         builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
         whole = delta.services | delta.rules | delta.routes
+        self._sharing = not whole and len(delta.endpoints) <= FEW
         for host in delta.services & self._referring.keys():
             whole |= self._referring[host]
         ports: set[int] = set()
@@ -325,7 +331,18 @@ class ScopeResources:
             if known is None or known.version != item.version:
                 self.changed.setdefault(item.type_url, set()).add(item.name)
             # The same bytes may be of other objects: nothing to send then, but something to say of their origins.
-            self._own(item.type_url)[item.name] = item
+            if self._sharing:
+                self._exchange(item)
+            else:
+                self._own(item.type_url)[item.name] = item
+
+    def _exchange(self, item: Resource) -> None:
+        """Scopes that had one map of a type have one map of it still, after the same exchange."""
+        before = self.made[item.type_url]
+        key = (id(before), id(item))
+        after = self._memo.once(key, (before, item), lambda: {**before, item.name: item})
+        self.made = {**self.made, item.type_url: after}
+        self._owned.discard(item.type_url)
 
     def _drop(self, type_url: str, dropped: Iterable[str]) -> None:
         for name in dropped:

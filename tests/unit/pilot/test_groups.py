@@ -183,6 +183,19 @@ async def test_an_endpoint_changes_one_resource(mesh):
     assert view.current.changed_since(old.version) == {xds.ENDPOINT: {NAME}}
 
 
+async def test_scopes_that_had_one_map_have_one_after_the_same_change(mesh):
+    await mesh.change(service_entry(), workloads=[workload()])
+    one, other = await mesh.watch(sidecar()), await mesh.watch(sidecar(namespace="other"))
+    before = one.current
+    await mesh.change(workloads=[workload(address="127.7.0.3")])
+    now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
+    assert now[0] is now[1]
+    assert now[0] is not before.layers[-1][xds.ENDPOINT], "what streams hold on to stays as it was"
+    await mesh.change(service_entry("ratings", exportTo=["."]))
+    assert "outbound|9080||ratings.shop.svc.cluster.local" in one.current.names(xds.ENDPOINT)
+    assert other.current.layers[-1][xds.ENDPOINT] is now[1]
+
+
 async def test_intercepted_sidecars_have_the_names_of_what_they_see(mesh):
     host = "reviews.shop.svc.cluster.local"
     own = service_entry("secret", addresses=["10.0.0.9"], namespace="vault", exportTo=["."])

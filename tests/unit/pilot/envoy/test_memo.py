@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from services.pilot.envoy.memo import Memo
@@ -30,6 +32,16 @@ def test_other_inputs_with_the_same_outcome_are_one_object():
     first = memo.get("host", "k", (1,), maker())
     assert memo.get("host", "k", (2,), maker()) is first
     assert memo.built == 2
+
+
+def test_what_every_scope_does_alike_at_one_version_is_done_once():
+    memo, numbers, of = Memo(), itertools.count(1), object()
+    memo.version = 7
+    key = (id(of), "replaced")
+    for _ in range(3):
+        assert memo.once(key, of, lambda: next(numbers)) == 1
+    memo.version = 8
+    assert memo.once(key, of, lambda: next(numbers)) == 2
 
 
 def test_a_sweep_forgets_what_newer_values_stand_in_for():
