@@ -88,6 +88,11 @@ def gateway(
     return unchecked("Gateway", name, {"selector": {"istio": "ingress"}, "servers": [server]})
 
 
+def gateways(name: str, *servers: Spec) -> ConfigObject[Any]:
+    spec = {"selector": {"istio": "ingress"}, "servers": list(servers)}
+    return unchecked("Gateway", name, spec)
+
+
 # ---- what is bad ----------------------------------------------------------------------------------------------------
 
 LINE = "a\nb"
@@ -105,6 +110,8 @@ _MATCHES: Sequence[tuple[str, Spec, str]] = (
     ("scheme", {"scheme": {"regex": "x{2,1}"}}, "scheme.regex"),
     ("header's name", {"headers": {LINE: {"exact": "x"}}}, f"headers.{LINE}"),
     ("absent header's name", {"withoutHeaders": {LINE: {"exact": "x"}}}, f"withoutHeaders.{LINE}"),
+    ("header without a name", {"headers": {"": {"exact": "x"}}}, "headers."),
+    ("query without a name", {"queryParams": {"": {"exact": "x"}}}, "queryParams."),
     ("query's name", {"queryParams": {"q" * 2000: {"exact": "x"}}}, f"queryParams.{'q' * 2000}"),
 )  # fmt: skip
 _ROUTES: Sequence[tuple[str, Spec, str]] = (
@@ -121,6 +128,9 @@ _ROUTES: Sequence[tuple[str, Spec, str]] = (
     ("retry, negative attempts", {"retries": {"attempts": -1}}, "retries.attempts"),
     ("timeout, negative", {"timeout": "-2s"}, "timeout"),
     ("delay, negative", {"fault": {"delay": {"fixedDelay": "-1s", "percentage": {"value": 1}}}}, "fault.delay.fixedDelay"),
+    ("abort, status too large", {"fault": {"abort": {"httpStatus": 600, "percentage": {"value": 1}}}}, "fault.abort.httpStatus"),
+    ("host set as a header", {"headers": {"request": {"set": {"host": LINE}}}}, "headers.request.set.host"),
+    ("too many headers", {"headers": {"request": {"add": {f"x-{number}": "v" for number in range(1001)}}}}, "headers.request.add"),
     ("abort, status", {"fault": {"abort": {"httpStatus": 42, "percentage": {"value": 1}}}}, "fault.abort.httpStatus"),
     ("abort, negative share", {"fault": {"abort": {"httpStatus": 503, "percentage": {"value": -3}}}}, "fault.abort.percentage.value"),
 )  # fmt: skip
@@ -128,11 +138,15 @@ _ANSWERS: Sequence[tuple[str, Spec, str]] = (
     ("redirect, path", {"redirect": {"uri": "/a\r\nb"}}, "redirect.uri"),
     ("redirect, authority", {"redirect": {"authority": LINE}}, "redirect.authority"),
     ("direct response, status", {"directResponse": {"status": 99}}, "directResponse.status"),
+    ("direct response, status too large", {"directResponse": {"status": 600}}, "directResponse.status"),
+    ("redirect, prefix", {"redirect": {"prefixRewrite": "/a\nb"}}, "redirect.prefixRewrite"),
     ("direct response, body", {"directResponse": {"status": 200, "body": {"string": "x" * 1_050_000}}}, "directResponse.body.string"),
 )  # fmt: skip
 _POLICIES: Sequence[tuple[str, Spec, str]] = (
     ("outlier, share", {"outlierDetection": {"maxEjectionPercent": 300}}, "outlierDetection.maxEjectionPercent"),
     ("outlier, no interval", {"outlierDetection": {"interval": "-1s"}}, "outlierDetection.interval"),
+    ("outlier, interval of nothing", {"outlierDetection": {"interval": "0s"}}, "outlierDetection.interval"),
+    ("outlier, ejected for nothing", {"outlierDetection": {"baseEjectionTime": "0s"}}, "outlierDetection.baseEjectionTime"),
     ("outlier, negative time", {"outlierDetection": {"baseEjectionTime": "-3s"}}, "outlierDetection.baseEjectionTime"),
     ("connect timeout", {"connectionPool": {"tcp": {"connectTimeout": "-1s"}}}, "connectionPool.tcp.connectTimeout"),
     ("connections", {"connectionPool": {"tcp": {"maxConnections": -5}}}, "connectionPool.tcp.maxConnections"),
@@ -153,6 +167,8 @@ _ENTRIES: Sequence[tuple[str, Spec, str]] = (
     ("endpoint by DNS, no name", {**_DNS, "endpoints": [{"address": ""}]}, "endpoints[0].address"),
     ("endpoint by DNS, port", {**_DNS, "endpoints": [{"address": "a.example.com", "ports": {"http": 99999}}]}, "endpoints[0].ports.http"),
     ("weights", {"endpoints": [{"address": "10.1.0.1", "weight": 4294967295}, {"address": "10.1.0.2", "weight": 5}]}, "endpoints[0].weight"),
+    ("endpoint, port of nothing", {"endpoints": [{"address": "10.1.0.1", "ports": {"http": 4294967295}}]}, "endpoints[0].ports.http"),
+    ("host as SNI", {"hosts": [f"{'h' * 60}.{'h' * 60}.{'h' * 60}.{'h' * 60}.{NAMESPACE}.svc.cluster.local"]}, "hosts[0]"),
     ("port", {**_TCP, "ports": [{"number": 70000, "name": "tcp", "protocol": "TCP"}]}, "ports[0].number"),
 )  # fmt: skip
 
@@ -198,14 +214,38 @@ def _routes() -> list[Seed]:
 
 
 def _edge() -> list[Seed]:
-    regex = {"match": [{"uri": {"regex": "(("}}], "route": destination()}
-    attempts = {"retries": {"attempts": -1}, "match": [{"uri": {"prefix": "/x"}}], "route": destination()}  # fmt: skip
+    def at(part: Spec, path: str) -> tuple[ConfigObject[Any], str]:
+        http = {"match": [{"uri": {"prefix": "/x"}}], "route": destination(), **part}
+        return at_gateway(http), f"spec.http[0].{path}"
+
+    regex = {"match": [{"uri": {"regex": "(("}}]}
+    server = {
+        "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+        "hosts": ["good.example.com"],
+    }
+    mutual = {"mode": "ISTIO_MUTUAL"}
+    plain = {
+        "port": {"number": 80, "name": "http", "protocol": "HTTP"},
+        "hosts": ["b\nd.example.com"],
+    }
+
+    def other(**changes: Any) -> ConfigObject[Any]:
+        good = {**server, "tls": mutual}
+        bad = {**good, "hosts": ["bad.example.com"], **changes}
+        return gateways("other", good, bad)
+
     return [
-        Seed("gateway: path", ((at_gateway(regex), "spec.http[0].match[0].uri.regex"),)),
-        Seed("gateway: retries", ((at_gateway(attempts), "spec.http[0].retries.attempts"),)),
+        Seed("gateway: path", (at(regex, "match[0].uri.regex"),)),
+        Seed("gateway: retries", (at({"retries": {"attempts": -1}}, "retries.attempts"),)),
+        Seed("gateway: timeout", (at({"timeout": "-1s"}, "timeout"),)),
+        Seed("gateway: header", (at({"headers": {"response": {"set": {"x": LINE}}}}, "headers.response.set.x"),)),
         Seed("gateway: host", ((at_gateway(hosts=[EDGE, "b\nc.example.com"]), "spec.hosts[1]"),)),
         Seed("gateway: port", ((gateway(70000, name="other"), "spec.servers[0].port.number"),)),
-    ]
+        Seed("gateway: partial wildcard", ((other(hosts=["b*d.example.com"]), "spec.servers[1].hosts[0]"),)),
+        Seed("gateway: certificate's hash", ((other(tls={**mutual, "verifyCertificateHash": ["zz"]}), "spec.servers[1].tls.verifyCertificateHash[0]"),)),
+        Seed("gateway: certificate's key", ((other(tls={**mutual, "verifyCertificateSpki": ["zz"]}), "spec.servers[1].tls.verifyCertificateSpki[0]"),)),
+        Seed("gateway: redirected host", ((gateways("other", {**plain, "tls": {"httpsRedirect": True}}), "spec.servers[0].hosts[0]"),)),
+    ]  # fmt: skip
 
 
 def _several() -> list[Seed]:

@@ -35,6 +35,8 @@ class Outcome:
     first: bool
     seconds: float | None = None
     """From the change until every bad object's status names its field; None: never."""
+    by_envoy: bool = False
+    """Whether a connected Envoy refused it; else it could not even be built."""
     said: dict[str, list[str]] = field(default_factory=dict)
     """Object -> paths that its status names."""
     wrongly: list[str] = field(default_factory=list)
@@ -114,6 +116,9 @@ class Series:
             began = await self._first_refusal()
         await self._attribution(seed, outcome, began)
         await self._rest()
+        outcome.by_envoy = any(
+            case.identities and not case.blamed.isdisjoint(replaced) for case in pilot.judge
+        )
         outcome.held_back = await self._held_back(replaced)
         outcome.wrongly = [str(item.key) for item in good if pilot.refusals(item.key)]
         outcome.mended = await self._mend(replaced)

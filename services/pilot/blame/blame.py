@@ -5,11 +5,11 @@ what is tried, suspects -> [Blame(object, field path, words)]
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from services.pilot.blame.search import Found, bad_fields
+from services.pilot.blame.search import Found, Names, bad_fields
 from services.pilot.blame.workshop import Change
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.report import Report
@@ -17,13 +17,16 @@ from windward.config.walk import BAD, walk_partial
 
 Object = ConfigObject[Any]
 
-PLACING = frozenset(
-    {
-        "hosts", "host", "gateways", "exportTo", "selector", "workloadSelector",
-        "labels", "sourceLabels", "sourceNamespace", "port",
-    }
+NAMES = Names(
+    placing=frozenset(
+        {
+            "hosts", "host", "gateways", "exportTo", "selector", "workloadSelector",
+            "labels", "sourceLabels", "sourceNamespace", "port",
+        }
+    ),
+    keyed=frozenset({"headers", "withoutHeaders", "queryParams", "set", "add"}),
+    modes=frozenset({"protocol"}),
 )  # fmt: skip
-"""Fields, at any depth, that say where something applies."""
 MOST_BLAMES = 5
 """Of one refused resource: each is searched for with those before it left out."""
 LONGEST_WORDS = 400
@@ -42,6 +45,9 @@ class Trial(Protocol):
     """(changes...) -> words against what they would make; empty: it is taken; None: nothing is left to try."""
 
     def __call__(self, *changes: Change) -> Awaitable[str | None]: ...
+
+    def effect(self, *changes: Change) -> object:
+        """Equal when changes make the same."""
 
 
 async def blames(trial: Trial, suspects: Sequence[Object]) -> list[Blame]:
@@ -97,7 +103,14 @@ class _Suspicion:
             words = await self._trial(*self._out, *others, (item, changed))
             return None if words is None else bool(words)
 
-        return await fields_of(item, refused)
+        async def moved(changed: Object) -> bool | None:
+            """An object that is somewhere else altogether is as good as gone: that says nothing of where it was."""
+            effects = (
+                self._trial.effect(*self._out, *others, (item, new)) for new in (changed, None)
+            )
+            return None if next(effects) == next(effects) else await refused(changed)
+
+        return await fields_of(item, refused, moved)
 
 
 def _is_sure(fields: Sequence[Found]) -> bool:
@@ -112,20 +125,23 @@ class Refused(Protocol):
     def __call__(self, changed: Object) -> Awaitable[bool | None]: ...
 
 
-async def fields_of(item: Object, refused: Refused) -> list[Found]:
-    """The smallest fields of an object that are to blame for its refusal."""
+async def fields_of(item: Object, refused: Refused, moved: Refused) -> list[Found]:
+    """The smallest fields of an object that are to blame for its refusal. ``moved``: asked where it applies elsewhere."""
     spec, kind = item.raw.get("spec", {}), type(item.spec)
     faults = _faults(kind, spec)
 
-    async def trial(changed: Any) -> bool | None:
-        report = Report("spec")
-        made = walk_partial(kind, changed, report)
-        # What is no value of its kind would be left out by the walk: that is no trial of it.
-        if made is BAD or len(report.findings) > faults:
-            return None
-        return await refused(replace(item, spec=made))
+    def trial(ask: Refused) -> Callable[[Any], Awaitable[bool | None]]:
+        async def of(changed: Any) -> bool | None:
+            report = Report("spec")
+            made = walk_partial(kind, changed, report)
+            # What is no value of its kind would be left out by the walk: that is no trial of it.
+            if made is BAD or len(report.findings) > faults:
+                return None
+            return await ask(replace(item, spec=made))
 
-    return await bad_fields(spec, trial, "spec", PLACING)
+        return of
+
+    return await bad_fields(spec, trial(refused), "spec", NAMES, trial(moved))
 
 
 def _faults(kind: type[Any], spec: Any) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.pilot.blame.blame import Blame, Object, Trial, blames
+from services.pilot.blame.blame import Blame, Object, blames
 from services.pilot.blame.search import bad_ones
 from services.pilot.blame.workshop import (
     Bench,
@@ -56,7 +56,7 @@ class Inquiry:
             return []
         if self.resource.type_url == xds.ROUTE and not self.proxy.proxyless:
             return await self._of_routes()
-        trial = _refusal(self._bench(), self.resource.name, self.refuses)
+        trial = _Refusal(self._bench(), self.resource.name, self.refuses)
         return await blames(trial, suspects(self.objects, self.resource.origins))
 
     async def _of_routes(self) -> list[Blame]:
@@ -70,7 +70,7 @@ class Inquiry:
         for item in await bad_ones(virtual_hosts(self.resource), refused):
             of_host = self._at_gateway if self.proxy.type is ProxyType.ROUTER else self._at_sidecar
             bench, suspected = of_host(item.name)
-            found += await blames(_refusal(bench, item.name, self.refuses), suspected)
+            found += await blames(_Refusal(bench, item.name, self.refuses), suspected)
         return _distinct(found)
 
     def _at_sidecar(self, name: str) -> tuple[Bench, list[Object]]:
@@ -103,25 +103,52 @@ class Inquiry:
         return self.workshop.own(self.proxy, url)
 
 
-def _refusal(bench: Bench, name: str, refuses: Refuses) -> Trial:
-    """Whether a resource is refused; what stands in its place, where the changes give it another name."""
-    known = bench().keys()
+class _Refusal:
+    """Whether a resource is refused, and with it what changes make beside it or in its place: under other names."""
 
-    async def trial(*changes: Change) -> str | None:
+    def __init__(self, bench: Bench, name: str, refuses: Refuses) -> None:
+        self._bench = bench
+        self._refuses = refuses
+        self._others = bench().keys() - {name}
+
+    async def __call__(self, *changes: Change) -> str | None:
         try:
-            made = bench(*changes)
+            there = self._made(*changes)
         except Exception as error:
             return _words(error)
-        there = [made[name]] if name in made else [made[new] for new in made if new not in known]
         if not there:
             return None
         for resource in there[:MOST_NEW]:
-            words = await refuses(resource)
+            words = await self._refuses(resource)
             if words:
                 return words
         return ""
 
-    return trial
+    def _made(self, *changes: Change) -> list[Resource]:
+        made = self._bench(*changes)
+        return [resource for name, resource in made.items() if name not in self._others]
+
+    def effect(self, *changes: Change) -> object:
+        try:
+            return frozenset((item.name, item.version) for item in self._made(*changes))
+        except Exception:
+            return object()
+
+
+class _Building:
+    """Whether something can be built."""
+
+    def __init__(self, build: Callable[..., object]) -> None:
+        self._build = build
+
+    async def __call__(self, *changes: Change) -> str | None:
+        try:
+            return "" if self._build(*changes) else None
+        except Exception as error:
+            return _words(error)
+
+    def effect(self, *_: Change) -> object:
+        return object()  # that it can be built is all that is asked
 
 
 def suspects(objects: Objects, origins: Iterable[Origin]) -> list[Object]:
@@ -149,15 +176,8 @@ async def of_unbuilt_host(
     workshop: Workshop, scope: Scope, objects: Objects, host: str
 ) -> list[Blame]:
     """Whom to blame for a host that cannot be built; nobody when it can be after all."""
-    bench = workshop.host(scope, host)
-
-    async def trial(*changes: Change) -> str | None:
-        try:
-            return "" if bench(*changes) else None
-        except Exception as error:
-            return _words(error)
-
-    return await blames(trial, about(workshop, objects, host))
+    building = _Building(workshop.host(scope, host))
+    return await blames(building, about(workshop, objects, host))
 
 
 async def of_unbuilt_own(
@@ -169,22 +189,19 @@ async def of_unbuilt_own(
         [item for item in suspected if item.key.kind == "VirtualService"]
     )
 
-    async def trial(*changes: Change) -> str | None:
-        found: list[str] = []
-        try:
-            own_resources(
-                alone.changed(changes),
-                proxy,
-                alone.options,
-                lambda failed, error: (
-                    found.append(_words(error)) if not set(origins).isdisjoint(failed) else None
-                ),
-            )
-        except Exception as error:
-            return _words(error)
-        return found[0] if found else ""
+    def build(*changes: Change) -> bool:
+        errors: list[Exception] = []
 
-    return await blames(trial, suspected)
+        def failed(of: tuple[Origin, ...], error: Exception) -> None:
+            if not set(origins).isdisjoint(of):
+                errors.append(error)
+
+        own_resources(alone.changed(changes), proxy, alone.options, failed)
+        if errors:
+            raise errors[0]
+        return True
+
+    return await blames(_Building(build), suspected)
 
 
 def _words(error: Exception) -> str:

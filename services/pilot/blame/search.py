@@ -17,12 +17,13 @@ MOST_TRIALS = 200
 """Of fields. Beyond it the field found so far is the answer."""
 MOST_SIBLINGS = 8
 """That are tried one by one."""
+MOST_ROW = 64
+"""Entries of a map that may be an object's fields; of more, any half of which is enough to leave out, there are too many."""
 HARMLESS_NUMBERS = (1, 200)
 HARMLESS_TEXTS = ("1s", "/a", "10.0.0.1")
 HARMLESS_KEY = "x-harmless"
 _GONE: Any = object()
 """In the place of what is left out, so that what stays keeps its place; never in what is tried."""
-NOWHERE: AbstractSet[str] = frozenset()
 Step = str | int
 
 
@@ -48,6 +49,21 @@ Trial = Callable[[Any], Awaitable["bool | None"]]
 """A changed value -> whether it is refused; None when that value says nothing (it is no value of its kind)."""
 Rebuilt = Callable[[Any], Any]
 """The whole with another value in place of a part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What fields mean to the search."""
+
+    placing: AbstractSet[str] = frozenset()
+    """They say where a value applies. Without them nothing is left to refuse, which explains nothing: asked about last."""
+    keyed: AbstractSet[str] = frozenset()
+    """Below them names are the user's own, so that no name places anything."""
+    modes: AbstractSet[str] = frozenset()
+    """They say how others are read: nothing is harmless in their place."""
+
+
+NO_NAMES = Names()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +105,30 @@ class _Part:
         """The whole, these of the parts left out."""
         return self.whole(self.less(parts).value)
 
-    def is_placing(self, names: AbstractSet[str]) -> bool:
-        """Whether it, or what it is part of, goes by one of these names."""
-        at: _Part | None = self
-        while at is not None:
-            if at.step in names:
-                return True
+    def is_placing(self, names: Names) -> bool:
+        """Whether it, or what it is part of, says where something applies."""
+        above = self.parent is not None and self.parent.is_placing(names)
+        return above or (self.step in names.placing and not self._is_keyed(names))
+
+    def _is_keyed(self, names: Names) -> bool:
+        at = self.parent
+        while at is not None and at.step not in names.keyed:
             at = at.parent
-        return False
+        return at is not None
 
 
 async def bad_fields(
-    value: Any, refused: Trial, path: str = "", placing: AbstractSet[str] = NOWHERE
+    value: Any, refused: Trial, path: str = "", names: Names = NO_NAMES, moved: Trial | None = None
 ) -> list[Found]:
     """The smallest parts of a JSON value that are to blame; mostly one, several where one alone does not explain it.
 
     To blame is a part without which the whole is taken. Of several of those (without ``attempts`` a bad
     ``perTryTimeout`` is not looked at), and where there is none (a redirect is needed), it is the scalar in whose place a
-    harmless one is taken. ``placing``: names of fields that say where a value applies. Without those nothing is left to
-    refuse, which explains nothing; they are asked about last, with harmless values in their place.
+    harmless one is taken. ``moved``: the trial of other values where something applies.
     """
-    return await _Search(refused, placing).search(_Part(value, lambda new: new, path))
+    return await _Search(refused, moved or refused, names).search(
+        _Part(value, lambda new: new, path)
+    )
 
 
 async def bad_path(value: Any, refused: Trial, path: str = "") -> str:
@@ -118,14 +137,16 @@ async def bad_path(value: Any, refused: Trial, path: str = "") -> str:
 
 
 class _Search:
-    def __init__(self, refused: Trial, placing: AbstractSet[str]) -> None:
+    def __init__(self, refused: Trial, moved: Trial, names: Names) -> None:
         self._refused = refused
-        self._placing = placing
+        self._moved = moved
+        self._names = names
         self._left = MOST_TRIALS
 
-    async def _mends(self, changed: Any) -> bool:
+    async def _mends(self, changed: Any, *, moved: bool = False) -> bool:
         self._left -= 1
-        return self._left >= 0 and await self._refused(_stripped(changed)) is False
+        trial = self._moved if moved else self._refused
+        return self._left >= 0 and await trial(_stripped(changed)) is False
 
     async def search(self, whole: _Part) -> list[Found]:
         found = await self._narrow(whole)
@@ -142,16 +163,21 @@ class _Search:
         """From the outside in, as long as something can be left out."""
         while True:
             mending = await self._mending(at)
+            if not mending and len(self._tried(at)) > MOST_SIBLINGS:
+                several = await self._bad_alone(at)
+                if several:
+                    return several
             if len(mending) != 1:
                 # What stands first in an object mostly says where it applies; what it says comes after.
-                for part in reversed(mending or at.parts()):
+                few = mending if len(mending) <= MOST_SIBLINGS else ()
+                for part in reversed(few if mending else at.parts()):
                     cured = await self._cured_leaf(part, placing=False)
                     if cured:
                         return [Found(cured, sure=True)]
                 if not mending:
                     return await self._together(at)
-                if isinstance(at.value, list):
-                    return [Found(at.path, sure=False)]  # each is good, and they are too many
+                if isinstance(at.value, list) or len(mending) > MOST_SIBLINGS:
+                    return [Found(at.path, sure=True)]  # each is good, and they are too many
             # A mode, which nothing can stand in for, says how the others are read.
             at = max(mending, key=lambda part: isinstance(part.value, (dict, list)))
             if not isinstance(at.value, (dict, list)) or not at.value:
@@ -159,6 +185,32 @@ class _Search:
 
     async def _scalar(self, at: _Part) -> Found:
         return Found(at.path, await self._cured(at) or await self._cured_name(at))
+
+    async def _within(self, at: _Part, part: _Part, out: Sequence[_Part]) -> list[Found]:
+        """What is bad in one of the parts when these are left out."""
+        [this] = [child for child in at.less(out).parts() if child.step == part.step]
+        if isinstance(this.value, (dict, list)) and this.value:
+            return await self._narrow(this)
+        return [await self._scalar(this)]
+
+    async def _bad_alone(self, at: _Part) -> list[Found]:
+        """Of a long row those that are refused without all others, and what is bad in each; nothing when that tells none."""
+        row = self._tried(at)
+
+        async def refused(kept: Sequence[_Part]) -> bool:
+            steps = {part.step for part in kept}
+            self._left -= 1
+            others = at.without([part for part in row if part.step not in steps])
+            return self._left >= 0 and await self._refused(_stripped(others)) is True
+
+        bad = await bad_ones(row, refused)
+        if not 1 < len(bad) <= MOST_SIBLINGS:
+            return []
+        return [
+            found
+            for part in bad
+            for found in await self._within(at, part, [one for one in bad if one is not part])
+        ]
 
     async def _together(self, at: _Part) -> list[Found]:
         """Nothing alone is enough to leave out: the name of this part, or several of its parts, each bad by itself."""
@@ -168,40 +220,48 @@ class _Search:
         out: list[_Part] = []
         for part in left if len(left) <= MOST_SIBLINGS else ():
             if out and await self._mends(at.without([*out, part])):
-                rest = at.less(out)
-                [this] = [child for child in rest.parts() if child.step == part.step]
-                within = isinstance(this.value, (dict, list)) and this.value
-                last = await self._narrow(this) if within else [await self._scalar(this)]
+                last = await self._within(at, part, out)
                 return [*await self._narrow(at.less([part])), *last]
             out.append(part)
+        for part in left:
+            # Without the part itself nothing is left to refuse; without something in it there may be.
+            if isinstance(part.value, (dict, list)) and part.value and self._left > 0:
+                found = await self._narrow(part)
+                if found[0].path != part.path:
+                    return found
         return [Found(at.path, sure=False)]
 
     def _tried(self, at: _Part) -> list[_Part]:
-        return [part for part in at.parts() if part.step not in self._placing]
+        return [part for part in at.parts() if not part.is_placing(self._names)]
 
     async def _mending(self, at: _Part) -> list[_Part]:
-        """The parts, each of which is enough to leave out; of a long row one, found by halves."""
+        """The parts, each of which is enough to leave out; of a long row one, found by halves, or all: too many."""
         parts = self._tried(at)
+        row = len(parts) > MOST_ROW
         while len(parts) > MOST_SIBLINGS:
             middle = len(parts) // 2
-            for half in (parts[:middle], parts[middle:]):
-                if await self._mends(at.without(half)):
-                    parts = half
-                    break
-            else:
-                return []
+            halves = [
+                half
+                for half in (parts[:middle], parts[middle:])
+                if await self._mends(at.without(half))
+            ]
+            if not halves or (row and len(halves) > 1):
+                return parts if halves else []
+            parts = halves[0]
         return [part for part in parts if await self._mends(at.without([part]))]
 
     async def _cured_leaf(self, part: _Part, *, placing: bool) -> str:
         """The first scalar in whose place a harmless one is taken; empty when there is none."""
         for leaf in part.leaves():
-            if leaf.is_placing(self._placing) is placing and await self._cured(leaf):
+            if leaf.is_placing(self._names) is placing and await self._cured(leaf, moved=placing):
                 return leaf.path
         return ""
 
-    async def _cured(self, leaf: _Part) -> bool:
+    async def _cured(self, leaf: _Part, *, moved: bool = False) -> bool:
+        if leaf.step in self._names.modes:
+            return False
         for harmless in _harmless(leaf.value):
-            if harmless != leaf.value and await self._mends(leaf.whole(harmless)):
+            if harmless != leaf.value and await self._mends(leaf.whole(harmless), moved=moved):
                 return True
         return False
 

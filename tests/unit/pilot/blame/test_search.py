@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pilot.blame.search import bad_fields, bad_ones, bad_path
+from services.pilot.blame.search import NO_NAMES, Names, bad_fields, bad_ones, bad_path
 
 
 def find(items, bad):
@@ -117,8 +117,8 @@ def test_one_bad_item_of_a_thousand_takes_few_trials():
     assert len(tried) < 60
 
 
-def fields(value, refused, placing=frozenset()):
-    found = asyncio.run(bad_fields(value, refused, "spec", placing))
+def fields(value, refused, names=NO_NAMES):
+    found = asyncio.run(bad_fields(value, refused, "spec", names))
     return [(item.path, item.sure) for item in found]
 
 
@@ -139,13 +139,13 @@ def test_what_says_where_it_applies_is_only_to_blame_when_nothing_else_is():
         return changed.get("hosts") == ["a", "b\n"] and "good" not in changed
 
     spec = {"hosts": ["a", "b\n"], "http": [{"name": "x"}]}
-    assert fields(spec, elsewhere, frozenset({"hosts"})) == [("spec.hosts[0]", True)]
+    assert fields(spec, elsewhere, Names(placing={"hosts"})) == [("spec.hosts[0]", True)]
 
     async def of_http(changed):
         return changed.get("hosts") == ["a", "b\n"] and {"re": "(("} in changed.get("http", [])
 
     bad = {"hosts": ["a", "b\n"], "http": [{"re": "(("}]}
-    assert fields(bad, of_http, frozenset({"hosts"})) == [("spec.http[0].re", True)]
+    assert fields(bad, of_http, Names(placing={"hosts"})) == [("spec.http[0].re", True)]
 
 
 def test_the_name_of_an_entry_is_told_from_its_value():
@@ -160,7 +160,7 @@ def test_too_many_of_what_is_good_is_put_down_to_the_list():
         return len(changed.get("endpoints", ())) > 1
 
     many = {"mode": "ONE", "endpoints": [{"address": "a"}, {"address": "b"}]}
-    assert fields(many, refused) == [("spec.endpoints", False)]
+    assert fields(many, refused) == [("spec.endpoints", True)]
 
 
 @given(st.sets(st.integers(0, 5), min_size=1), st.integers(2, 4))
@@ -181,3 +181,38 @@ def test_all_of_several_bad_fields_are_found(bad, width):
         f"spec.rows[{cell // width}].cells[{cell % width}]" for cell in bad
     }
     assert len(found) == len(bad)
+
+
+@given(st.sets(st.integers(0, 99), min_size=1, max_size=4))
+def test_several_bad_ones_of_a_long_row_are_all_found(bad):
+    spec = {
+        "http": [{"re": "BAD" if row in bad else "ok", "to": {"host": "a"}} for row in range(100)]
+    }
+
+    async def refused(changed):
+        return "BAD" in repr(changed)
+
+    found = fields(spec, refused)
+    assert {path for path, _ in found} == {f"spec.http[{row}].re" for row in bad}
+
+
+def test_too_many_entries_are_put_down_to_what_has_them():
+    async def refused(changed):
+        return len(changed.get("set", ())) > 1000
+
+    many = {"to": "a", "set": {f"x-{number}": "v" for number in range(1001)}}
+    assert fields(many, refused) == [("spec.set", True)]
+
+
+def test_what_cannot_be_left_out_is_looked_into():
+    """Without servers there is nothing to refuse; a hash has no value that is harmless anywhere."""
+
+    async def refused(changed):
+        servers = changed.get("servers")
+        if not servers or not all(server.keys() <= {"port", "hashes"} for server in servers):
+            return None
+        return any("hashes" in server for server in servers)
+
+    bad = {"servers": [{"port": 1}, {"port": 1, "hashes": ["zz"]}]}
+    assert fields(bad, refused) == [("spec.servers[1].hashes", False)]
+    assert fields({"servers": bad["servers"][1:]}, refused) == [("spec.servers[0].hashes", False)]
