@@ -41,6 +41,7 @@ class Outcome:
     corpus: int = 0
     outcomes: int = 0
     lines: int = 0
+    lines_in_all: int = 0
     pairs: int = 0
     failures: dict[str, Failure] = field(default_factory=dict)
 
@@ -70,7 +71,7 @@ def fuzz(target: Target, executions: int, seed: int) -> Outcome:
         except Exception as error:
             _note(made, error, given)
             continue
-        if (fresh or outcome not in seen) and made.inputs > seeds:
+        if (fresh or outcome not in seen) and made.inputs > seeds and target.fertile(outcome):
             if len(corpus) < MOST_KEPT:
                 corpus.append(given)
             else:
@@ -80,6 +81,7 @@ def fuzz(target: Target, executions: int, seed: int) -> Outcome:
     made.cpu_s = process_time() - began
     made.corpus, made.outcomes = len(corpus), len(seen)
     made.lines, made.pairs = coverage.lines, len(coverage.pairs)
+    made.lines_in_all = coverage.total
     return made
 
 
@@ -135,6 +137,7 @@ def figures(name: str, seed: int, found: Outcome) -> Mapping[str, Any]:
         "corpus": found.corpus,
         "outcomes": found.outcomes,
         "lines": found.lines,
+        "lines_in_all": found.lines_in_all,
         "line_pairs": found.pairs,
         "load": round(os.getloadavg()[0], 2),
     }

@@ -30,9 +30,15 @@ class Target(Protocol):
     def execute(self, given: Input) -> Hashable:
         """Run the code. Returns what came of it in a word or a few: one that is new keeps the input. Raises for a failure."""
 
+    def fertile(self, outcome: Hashable) -> bool:
+        """Whether an input that came to this may be kept: what is refused at once leads to little but refusals."""
+
 
 class Single:
-    """An input is one execution."""
+    """An input is one execution; refusals are told in words, and are not fertile."""
 
     def executions(self, given: Input) -> int:  # noqa: ARG002  the protocol's
         return 1
+
+    def fertile(self, outcome: Hashable) -> bool:
+        return not isinstance(outcome, str)

@@ -131,6 +131,11 @@ class _Streams(ABC):
     variant: Variant
     response: Any
 
+    @staticmethod
+    def fertile(outcome: Hashable) -> bool:
+        """Streams that were refused at the end of a history have come far before."""
+        return outcome is not None
+
     def executions(self, given: History) -> int:
         return sum(step[0] == "request" for step in given)
 
