@@ -111,7 +111,7 @@ def _inbound(snapshot: MeshSnapshot, proxy: Proxy) -> _Inbound:
     """The workload's ports, from the services that it is behind; the first service that has a port gives its name."""
     labels = labels_of(snapshot, proxy)
     modes = selection.peer_modes(snapshot.peer_authentications, proxy.namespace, labels)
-    origins = [origin_of(item) for item in snapshot.peer_authentications]
+    origins = [origin_of(item) for item in modes.deciding]
     place = place_of(proxy)
     found: dict[int, InboundPort] = {}
     for host in snapshot.hosts_at.get(place, ()):

@@ -102,6 +102,8 @@ class PeerModes:
 
     default: MutualTLSMode
     ports: Mapping[int, MutualTLSMode]
+    deciding: tuple[ConfigObject[PeerAuthentication], ...]
+    """Those that say so, at most one a scope; a wider one that a narrower one overrides is among them."""
 
     def of(self, port: int) -> MutualTLSMode:
         return self.ports.get(port, self.default)
@@ -119,16 +121,17 @@ def peer_modes(
                 labels.get(k) == v for k, v in selector.items()
             )
             if mine and item.key.namespace != ROOT_NAMESPACE and workload is None:
-                workload = item.spec
+                workload = item
         elif item.key.namespace == ROOT_NAMESPACE:
-            mesh = mesh or item.spec
+            mesh = mesh or item
         elif item.key.namespace == namespace:
-            space = space or item.spec
+            space = space or item
+    deciding = tuple(item for item in (mesh, space, workload) if item is not None)
     default = MutualTLSMode.PERMISSIVE
-    for spec in (mesh, space, workload):
-        if spec is not None and spec.mtls is not None and spec.mtls.mode is not MutualTLSMode.UNSET:
-            default = spec.mtls.mode
+    for item in deciding:
+        if item.spec.mtls is not None and item.spec.mtls.mode is not MutualTLSMode.UNSET:
+            default = item.spec.mtls.mode
     ports = {}
-    for port, mtls in ((workload and workload.port_level_mtls) or {}).items():
+    for port, mtls in ((workload and workload.spec.port_level_mtls) or {}).items():
         ports[port] = default if mtls.mode is MutualTLSMode.UNSET else mtls.mode
-    return PeerModes(default, ports)
+    return PeerModes(default, ports, deciding)

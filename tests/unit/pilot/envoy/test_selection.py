@@ -120,6 +120,20 @@ def test_the_narrowest_policy_wins(policies, expected):
     assert made.of(1234) is MutualTLSMode[expected]
 
 
+def test_only_the_policies_that_decide_are_the_origins_of_what_is_decided():
+    """Not those of other namespaces and workloads, nor the younger ones of one scope."""
+    policies = [
+        peers("mesh", "STRICT", namespace=ROOT),
+        peers("old", "DISABLE", born=0),
+        peers("young", "STRICT", born=1),
+        peers("elsewhere", "STRICT", namespace="other"),
+        peers("others", "STRICT", selector={"app": "other"}),
+        peers("own", selector=APP),
+    ]
+    made = peer_modes(sorted(policies, key=age_order), "shop", APP)
+    assert [item.key.name for item in made.deciding] == ["mesh", "old", "own"]
+
+
 def test_ports_are_read_from_the_workloads_own_policy_only():
     own = peers("a", "STRICT", selector=APP, ports={80: "DISABLE", 81: "UNSET"})
     made = peer_modes([own], "shop", APP)
