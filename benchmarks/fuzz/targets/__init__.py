@@ -19,6 +19,7 @@ TARGETS: Final = {
     "registry-files": "registries:Files",
     "registry-consul": "registries:Consul",
     "registry-dns": "registries:Dns",
+    "http2": "http2:Http2",
 }
 """Name -> module and class: what a target tests is imported when it runs."""
 

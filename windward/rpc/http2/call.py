@@ -174,8 +174,10 @@ class Call:
 
     def _feed(self, payload: bytes, flow: int) -> None:
         connection, before = self._connection, len(self._messages)
-        whole = self._messages.feed(payload)
-        connection.buffered += len(self._messages) - before
+        try:
+            whole = self._messages.feed(payload)
+        finally:
+            connection.buffered += len(self._messages) - before
         if connection.buffered > connection.limits.buffered:
             raise exhausted("requests of this connection that are not whole take too much room")
         if self._queue or (whole and self._on_message is None):

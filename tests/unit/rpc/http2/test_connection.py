@@ -283,6 +283,7 @@ def test_a_request_over_the_limit_is_refused_with_a_status():
     peer.send(DATA, 0, 1, b"\0" + (101).to_bytes(4))
     end = peer.answers(HEADERS)[0]
     assert peer.fields(end)["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert peer.connection.buffered == 0
 
 
 def test_requests_that_are_not_whole_take_no_more_than_the_connection_may():
