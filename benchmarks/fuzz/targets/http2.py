@@ -68,6 +68,9 @@ class Http2:
     def executions(self, given: Given) -> int:
         return max(1, len(given[0]))
 
+    def fertile(self, outcome: Hashable) -> bool:  # noqa: ARG002  the protocol's
+        return True
+
     def seeds(self) -> Sequence[Given]:
         opened = (frames.HEADERS, frames.END_HEADERS, 1, _block())
         packed = (frames.HEADERS, frames.END_HEADERS, 3, _block(("grpc-encoding", "gzip")))
