@@ -2,7 +2,8 @@
 
 An execution is one request's bytes: parsed, made an event, taken in by the stream, and what it says then. Asserted after
 each: only RefusedError leaves, tables stay within what was named and what exists, every response is a message. Asserted at
-the end of a history: a client that does all right, on the same stream unless that was refused, ends with the whole mesh.
+the end of a history: a client that does all right, on the stream that is left, ends with the whole mesh. What is refused ends
+its stream; the rest of the history goes to another one.
 """
 
 from __future__ import annotations
@@ -83,13 +84,13 @@ NAMED: Final = {CLUSTER: (), ENDPOINT: tuple(CLUSTERS), LISTENER: (), ROUTE: tup
 class Talk:
     """One stream with who talks to it."""
 
-    def __init__(self, variant: Variant, answers: Any) -> None:
+    def __init__(self, variant: Variant, answers: Any, world: int = 0) -> None:
         self._variant = variant
         self._answers = answers
-        self.stream: Any = variant.stream(WORLDS[0])
+        self.stream: Any = variant.stream(WORLDS[world])
         self.brought: dict[str, int] = {}
         self.inbox: list[Any] = []
-        self.world = 0
+        self.world = world
 
     def take(self, raw: bytes) -> None:
         """RefusedError ends the stream."""
@@ -181,7 +182,7 @@ class _Streams(ABC):
                         talk.take(raw)
                     except RefusedError as error:
                         refused = str(error)[:24]
-                        break
+                        talk = Talk(self.variant, self.response, talk.world)
                     talk.read(2)
                 case ("answer", which, bad):
                     self._answer(talk, which, bad)
@@ -190,7 +191,6 @@ class _Streams(ABC):
                 case (_, most):
                     talk.read(most)
             talk.check()
-        left = Talk(self.variant, self.response) if refused else talk
         shape = tuple(
             (
                 url,
@@ -202,7 +202,7 @@ class _Streams(ABC):
             for url, state in talk.stream.types.items()
             if url in TYPES
         )
-        self._ends_well(left)
+        self._ends_well(talk)
         return refused, shape
 
     def _answer(self, talk: Talk, which: int, bad: bool) -> None:
