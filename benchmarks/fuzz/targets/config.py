@@ -7,7 +7,7 @@ the same; what it makes is built for a proxy and serialised.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from random import Random
 from types import ModuleType
 from typing import Any, Final
@@ -76,8 +76,8 @@ class Config(Single):
         self._beside = {item.key: item for item in beside}
         workloads = [workload(), workload("ratings-v1", "127.7.0.4")]
         self._served = {(item.namespace, item.name): (item, True) for item in workloads}
-        self._seeds = [dict(item.raw) for item in whole_objects()]
-        self._seeds += [make(*item).raw for item in _MORE]
+        raws = [*(item.raw for item in whole_objects()), *(make(*item).raw for item in _MORE)]
+        self._seeds = [part for raw in raws for part in _parts(raw)]
         self._words = tuple(sorted(_words(self._seeds)))
 
     def seeds(self) -> Sequence[dict[str, Any]]:
@@ -122,6 +122,17 @@ class Config(Single):
                 assert item.body
                 assert item.name.encode()
         return which, sum(map(len, resources.values()))
+
+
+def _parts(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """An object with each of its routes or servers alone: a mistake in one hides what the others would have done."""
+    spec = raw["spec"]
+    lists = [key for key in ("http", "servers") if len(spec.get(key, ())) > 1]
+    if not lists:
+        yield dict(raw)
+    for key in lists:
+        for item in spec[key]:
+            yield {**raw, "spec": {**spec, key: [item]}}
 
 
 def _said(findings: Sequence[Any]) -> tuple[str, ...]:

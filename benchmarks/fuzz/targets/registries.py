@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
+from functools import cache
 from random import Random
 from types import ModuleType
 from typing import Any, Final
@@ -25,6 +26,7 @@ from services.pilot.registry.merge import Merge
 from services.pilot.registry.protocol import RegistryBatch, decode_found
 from services.pilot.registry.resolver import LookupFailed
 from windward.config import decode, document, service_entry, walk, workload_entry
+from windward.config.object import ConfigObject
 
 FIELDS: Final = (
     "apiVersion", "kind", "metadata", "name", "namespace", "spec", "hosts", "ports", "number", "protocol", "resolution",
@@ -48,6 +50,8 @@ WORKLOAD: Final = {
     "metadata": {"name": "w1"},
     "spec": {"address": "10.0.0.2", "labels": {"app": "web"}, "serviceAccount": "web"},
 }
+BREAKS: Final = "\n\r\x85\u2028\u2029"
+"""What ends a line in YAML 1.1."""
 YAML: Final = """\
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -64,12 +68,18 @@ items: []
 """
 
 
+@cache
+def _of_the_mesh() -> ConfigObject[Any]:
+    made, _ = decode_found("file", ENTRY)
+    assert made is not None
+    return made
+
+
 def _merged(batch: RegistryBatch) -> int:
     """In beside another registry's, and out again."""
     both = Merge(["mesh", "other"])
     both.apply("other", batch)
-    mesh, _ = decode_found("file", ENTRY)
-    assert mesh is not None
+    mesh = _of_the_mesh()
     told = both.apply("mesh", RegistryBatch((mesh,)))
     both.apply("mesh", RegistryBatch((), (mesh.key,)))
     both.apply("other", RegistryBatch((), tuple(item.key for item in batch.upserts)))
@@ -138,7 +148,7 @@ class Files(Single):
         batch = folder.take({"f.yaml": now, "g.yaml": self._good})
         for problem in now.problems:
             assert problem.message
-            assert 1 <= problem.line <= given.count("\n") + given.count("\r") + 2
+            assert 1 <= problem.line <= 2 + sum(map(given.count, BREAKS))
         assert now.bad or not now.problems or now.objects
         _merged(batch)
         for item in now.objects.values():
