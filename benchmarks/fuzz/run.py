@@ -86,12 +86,9 @@ def fuzz(target: Target, executions: int, seed: int) -> Outcome:
 
 
 def _note(made: Outcome, error: Exception, given: Input) -> None:
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(ROOT)
-    ]
-    place = frames[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if _is_ours(Path(frame.filename))]
+    place = ours[-1]
     where = f"{type(error).__name__} at {Path(place.filename).relative_to(ROOT)}:{place.lineno}"
     known = made.failures.get(where)
     if known is None:
@@ -101,6 +98,11 @@ def _note(made: Outcome, error: Exception, given: Input) -> None:
     known.times += 1
     if len(repr(given)) < len(repr(known.given)):
         known.given = given
+
+
+def _is_ours(file: Path) -> bool:
+    """A file of the project, not of what it is built on."""
+    return file.is_relative_to(ROOT) and "site-packages" not in file.parts
 
 
 def write_failures(name: str, found: Outcome, folder: Path) -> list[Path]:
