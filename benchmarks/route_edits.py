@@ -2,12 +2,15 @@
 
     client -> gateway -> v1, v2 (subsets of one service) | other (a service that is made and deleted)
 
-No retries: a request that meets a route to a cluster that is not there yet, or no longer there, fails visibly.
+Most requests are the steady client's (``steady.c``), which costs next to nothing; one in ten is asked here, so that it is known
+who answered and what a failure said. No retries: a request that meets a route to a cluster that is not there yet, or no longer
+there, fails visibly.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import tempfile
 from collections import Counter
@@ -18,6 +21,7 @@ from benchmarks.chaos.scene import SERVICE, TOPOLOGY, WAY_IN
 from benchmarks.mesh import until_acked
 from benchmarks.requests import Ended, Requests
 from benchmarks.rows import Row
+from benchmarks.steady.build import steady_binary
 from windward.api.config.v1 import config_pb2
 from windward.local.mesh import Mesh
 
@@ -63,6 +67,10 @@ WORKLOADS = {"v1": ("peer", "peer"), "v2": ("peer-v2", "peer"), "other": ("other
 """Name -> (workload group, service account)."""
 OTHER_GROUP = SERVICE.format(name="other", address="240.240.0.12")
 GAP_S = 0.5
+HEARD = 0.1
+"""The part of the requests whose answers are looked at."""
+CONNECTIONS = 16
+LONGEST_S = 600
 Edit = dict[str, int]
 """Destination (v1, v2, other) -> weight; what is not in it is removed."""
 EDITS: tuple[Edit, ...] = (
@@ -132,7 +140,9 @@ async def edit_under_load(mesh: Mesh, edits: int, rate: float) -> dict[str, Any]
     assert gateway is not None
     loop = asyncio.get_running_loop()
     heard: list[Ended] = []
-    load = Requests(mesh.plan.place(gateway.name).address, gateway.port, rate, heard=heard.append)
+    place = mesh.plan.place(gateway.name).address
+    load = Requests(place, gateway.port, rate * HEARD, heard=heard.append)
+    steady = await _steady(place, gateway.port, rate * (1 - HEARD))
     made: list[tuple[float, str]] = []
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run(stop))
@@ -151,14 +161,17 @@ async def edit_under_load(mesh: Mesh, edits: int, rate: float) -> dict[str, Any]
         took = loop.time() - began
         await asyncio.sleep(GAP_S)
         stop.set()
+    seconds = loop.time() - began
+    steady.terminate()
+    told = json.loads((await steady.communicate())[0])
     return {
         "mode": mesh.mode.value,
         "edits": edits,
         "seconds": round(took, 1),
-        "requests": len(heard),
-        "requests_per_s": round(len(heard) / (loop.time() - began), 1),
+        "requests": len(heard) + told["requests"],
+        "requests_per_s": round(len(heard) / seconds + told["rate"], 1),
         "answered_by": dict(Counter(one.body for one in heard if one.good)),
-        "failed": sum(not one.good for one in heard),
+        "failed": sum(not one.good for one in heard) + told["failed"],
         "said": dict(Counter(one.said for one in heard if not one.good).most_common(10)),
         "failures": [
             f"{one.sent - began:.3f}..{one.ended - began:.3f} s {one.said}; edit before: {_last(made, one.ended - began)}"
@@ -166,6 +179,14 @@ async def edit_under_load(mesh: Mesh, edits: int, rate: float) -> dict[str, Any]
             if not one.good
         ][:20],
     }
+
+
+async def _steady(address: str, port: int, rate: float) -> asyncio.subprocess.Process:
+    """It is told to end when the edits are made; ``LONGEST_S`` is for when it is not."""
+    words = (address, port, "peer", rate, CONNECTIONS, 0, LONGEST_S)
+    return await asyncio.create_subprocess_exec(
+        str(steady_binary()), "load", *map(str, words), stdout=asyncio.subprocess.PIPE
+    )
 
 
 def _last(made: list[tuple[float, str]], at: float) -> str:

@@ -5,12 +5,14 @@
 //
 // load is an open loop: request number i is due at i/RATE and belongs to connection i mod CONNECTIONS; one that finds its
 // connection busy waits there, and that wait is part of its latency. Printed: one JSON object, times in microseconds,
-// from when a request was due and from when it was sent; requests due in the first WARM_S seconds are not counted.
+// from when a request was due and from when it was sent; requests due in the first WARM_S seconds are not counted. SIGTERM
+// ends it before SECONDS are over.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -127,6 +129,8 @@ static void print_percentiles(const char *name, double *list) {
   const double cuts[] = {50, 90, 99};
   for (int i = 0; i < 3; i++) printf(", \"%s_p%.0f_us\": %.1f", name, cuts[i], counted ? list[(long)((double)(counted - 1) * cuts[i] / 100)] : 0);
 }
+static volatile sig_atomic_t told_to_end;
+static void on_term(int number) { (void)number; told_to_end = 1; }
 static void load(char **word) {
   struct sockaddr_in at = address(word[0], word[1]);
   double rate = atof(word[3]), warm = atof(word[5]), seconds = atof(word[6]);
@@ -137,12 +141,15 @@ static void load(char **word) {
   size_t most = (size_t)(rate * (seconds + warm)) + 16;
   from_due = calloc(most, sizeof(double)), from_sent = calloc(most, sizeof(double));
   for (int i = 0; i < count; i++) if (!open_connection(&connections[i], &at)) die("steady: connect");
+  signal(SIGTERM, on_term);
   double gap = 1e9 / rate;
   i64 began = now_ns() + 10000000, from = began + (i64)(warm * 1e9), end = from + (i64)(seconds * 1e9), number[MOST_CONNECTIONS];
   for (int i = 0; i < count; i++) { number[i] = i; connections[i].next = began + (i64)(gap * i); }
   struct pollfd polled[MOST_CONNECTIONS];
   for (;;) {
-    i64 now = now_ns(), soonest = now < end ? end : end + PATIENCE_S * 1000000000ll;
+    i64 now = now_ns();
+    if (told_to_end && now < end) { end = now; seconds = (double)(end - from) / 1e9; }
+    i64 soonest = now < end ? end : end + PATIENCE_S * 1000000000ll;
     int busy = 0;
     for (int i = 0; i < count; i++) {
       Connection *c = &connections[i];

@@ -66,6 +66,27 @@ async def test_client_and_server_understand_one_another_and_keep_the_rate():
     assert 0 < seen["due_p50_us"] <= seen["due_p90_us"] <= seen["due_p99_us"]
 
 
+async def test_it_may_be_told_to_end():
+    heard = asyncio.Event()
+
+    async def answer(number):
+        if number == 20:
+            heard.set()
+        return HEAD + b"ok"
+
+    async with serving(answer) as port:
+        words = ("127.0.0.1", port, "x", 200, 1, 0, 600)
+        process = await asyncio.create_subprocess_exec(
+            str(steady_binary()), "load", *map(str, words), stdout=asyncio.subprocess.PIPE
+        )
+        await asyncio.wait_for(heard.wait(), 30)
+        process.terminate()
+        said, _ = await process.communicate()
+    seen = json.loads(said)
+    assert seen["requests"] == seen["sent"] >= 21
+    assert (seen["failed"], process.returncode) == (0, 0)
+
+
 async def test_an_answer_that_is_no_200_and_a_closed_connection_have_failed_and_the_next_is_sent():
     async def answer(number):
         bad = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
