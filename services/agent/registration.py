@@ -22,6 +22,8 @@ CALL_TIMEOUT_TTLS = 0.2
 RETRY_S = 0.5
 FIRST_TTL_S = 15.0
 """Before Pilot has said one."""
+RESUME_WAIT_S = 2.0
+"""An Envoy that starts with what is on disk serves by then; one that does not is told of."""
 INBOUND_WAIT_S = 5.0
 """A workload that no service selects gets no inbound configuration: it is registered all the same."""
 MOVE_ON = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
@@ -40,7 +42,8 @@ class Registration:
     ) -> None:
         """``serves``: whether Envoy can take the workload's requests. ``resumed``: an earlier run's configuration is served.
 
-        Then peers hold this endpoint for healthy, and requests come: to be unhealthy first would send them away.
+        Then peers hold this endpoint for healthy, and requests come: to be unhealthy first, while Envoy starts, would send them
+        away just when it can take them.
         """
         self._resumed = resumed
         self._settings = settings
@@ -68,9 +71,9 @@ class Registration:
         return self._serving and self._health.healthy
 
     async def _renew(self) -> None:
+        if self._resumed:
+            await self._until_serving(RESUME_WAIT_S)
         while True:
-            if self._resumed and not self._serving:
-                self._serving = await self._serves()
             told = self._healthy
             self._health.changed.clear()
             try:

@@ -66,12 +66,21 @@ class Agent:
     def __init__(self, *addresses: str, resumed: bool = False, **over: Any) -> None:
         self.serving = asyncio.Event()
         self.serving.set()
+        self._asked, self._times = asyncio.Condition(), 0
         self.channels = ChannelSource(addresses)
         made = settings(**{"workload_group": "reviews", "labels": {"version": "v1"}} | over)
         self.registration = Registration(made, self.channels, self._serves, resumed=resumed)
 
     async def _serves(self) -> bool:
+        async with self._asked:
+            self._times += 1
+            self._asked.notify_all()
         return self.serving.is_set()
+
+    async def was_asked(self, times: int) -> None:
+        """Until it has asked so often whether Envoy serves."""
+        async with self._asked:
+            await self._asked.wait_for(lambda: self._times >= times)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.registration.run())
@@ -104,12 +113,32 @@ async def test_it_renews_with_the_lease_it_was_given(pilot):
     assert leases == [0, LEASE, LEASE]
 
 
-@pytest.mark.parametrize("serves", [True, False])
-async def test_an_agent_that_serves_an_earlier_runs_state_is_healthy_from_the_first(pilot, serves):
+async def test_an_agent_that_serves_an_earlier_runs_state_is_healthy_from_the_first(pilot):
+    async with Agent(pilot.address, resumed=True):
+        assert not (await pilot.registered.get()).workload.unhealthy
+
+
+async def test_it_says_nothing_of_an_envoy_that_starts_with_an_earlier_runs_state(pilot):
+    """Peers go on sending: to hear that it is unhealthy would take it away once it serves."""
     async with Agent(pilot.address, resumed=True) as agent:
-        if not serves:
-            agent.serving.clear()
-        assert (await pilot.registered.get()).workload.unhealthy is not serves
+        agent.serving.clear()
+        asked = asyncio.create_task(pilot.registered.get())
+        await agent.was_asked(3)
+        assert not asked.done()
+        agent.serving.set()
+        assert not (await asked).workload.unhealthy
+
+
+async def test_an_envoy_that_does_not_come_up_with_an_earlier_runs_state_is_told_of(
+    pilot, monkeypatch
+):
+    monkeypatch.setattr(module, "RESUME_WAIT_S", 0.1)
+    async with Agent(pilot.address, resumed=True) as agent:
+        agent.serving.clear()
+        assert (await pilot.registered.get()).workload.unhealthy
+        agent.serving.set()
+        while (await pilot.registered.get()).workload.unhealthy:
+            pass
 
 
 async def test_it_is_unhealthy_until_envoy_serves_its_application(pilot):
