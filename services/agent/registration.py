@@ -51,7 +51,9 @@ class Registration:
         self._serves = serves
         self._serving = False
         self._health = HealthWatch(
-            settings.app_address or "127.0.0.1", commands=settings.probe_commands
+            settings.app_address or "127.0.0.1",
+            commands=settings.probe_commands,
+            resumed=resumed,
         )
         self._since = 0.0
         self._lease = 0

@@ -6,6 +6,7 @@ Pilot's probe -> follow -> ask every period -> Verdict -> healthy, changed
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from services.agent.health.probes import ProbeFailed, ask
 from services.agent.health.verdict import Verdict, timing
@@ -18,10 +19,15 @@ log = get_logger()
 class HealthWatch:
     """``healthy`` without a probe; with one, unhealthy until it has succeeded. ``run`` asks for ever."""
 
-    def __init__(self, host: str, *, commands: bool) -> None:
-        """``host``: where the application is. ``commands``: whether probes may be commands."""
+    def __init__(self, host: str, *, commands: bool, resumed: bool = False) -> None:
+        """``host``: where the application is. ``commands``: whether probes may be commands.
+
+        ``resumed``: the agent is another one, not the application. Then what peers hold it for stays until the first answer,
+        which is asked for at once and decides alone.
+        """
         self._host = host
         self._commands = commands
+        self._resumed = resumed
         self._probe: registry_pb2.ReadinessProbe | None = None
         self._replaced = asyncio.Event()
         self.healthy = True
@@ -37,7 +43,7 @@ class HealthWatch:
         self._probe = probe
         self._replaced.set()
         self.problem = ""
-        self._say(healthy=probe is None)
+        self._say(healthy=probe is None or self._resumed)
 
     async def run(self) -> None:
         while True:
@@ -56,7 +62,8 @@ class HealthWatch:
 
     async def _ask_for_ever(self, probe: registry_pb2.ReadinessProbe) -> None:
         times, verdict = timing(probe), Verdict.of(probe)
-        await asyncio.sleep(times.initial_delay_s)
+        if not self._resumed:
+            await asyncio.sleep(times.initial_delay_s)
         while True:
             try:
                 await ask(
@@ -65,7 +72,10 @@ class HealthWatch:
                 self.problem = ""
             except ProbeFailed as failure:
                 self.problem = str(failure)
-            verdict = verdict.after(success=not self.problem)
+            if self._resumed:
+                verdict, self._resumed = replace(verdict, healthy=not self.problem), False
+            else:
+                verdict = verdict.after(success=not self.problem)
             self._say(healthy=verdict.healthy)
             await asyncio.sleep(times.period_s)
 

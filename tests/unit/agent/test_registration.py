@@ -118,6 +118,17 @@ async def test_an_agent_that_serves_an_earlier_runs_state_is_healthy_from_the_fi
         assert not (await pilot.registered.get()).workload.unhealthy
 
 
+async def test_an_agent_that_comes_back_to_a_probed_application_says_all_the_time_that_it_is_healthy(
+    pilot,
+):
+    probe = registry_pb2.ReadinessProbe
+    port = int(pilot.address.rpartition(":")[2])
+    pilot.probe = probe(tcp_socket=probe.TcpSocket(port=port), initial_delay_seconds=60)
+    async with Agent(pilot.address, resumed=True):
+        for _ in range(3):
+            assert not (await pilot.registered.get()).workload.unhealthy
+
+
 async def test_it_says_nothing_of_an_envoy_that_starts_with_an_earlier_runs_state(pilot):
     """Peers go on sending: to hear that it is unhealthy would take it away once it serves."""
     async with Agent(pilot.address, resumed=True) as agent:
