@@ -2,6 +2,7 @@
 
     none       client --------------------------------> server      a veth pair and a bridge between them, as everywhere
     bare       client -> Envoy ------- mTLS ------> Envoy -> server      static configuration, the mesh's own certificates
+    alone      as windward, Mixer stopped meanwhile (SIGSTOP): the proxies without Mixer's own work on the same cores
     windward   client -> iptables -> Envoy - mTLS -> Envoy -> server     telemetry on, no rule of Mixer's
     checked    the same, with a rule of Mixer's for the service: each request is asked about
 
@@ -15,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +40,8 @@ from windward.local.ready import wait_until
 
 RATE, CONNECTIONS, BYTES = 1000, 16, 1024
 WARM_S, ROUND_S, ROUNDS = 2.0, 8.0, 5
-VARIANTS = ("none", "bare", "windward", "checked")
+VARIANTS = ("none", "bare", "alone", "windward", "checked")
+DIFFERENCES = (("windward", "none"), ("windward", "bare"), ("alone", "bare"), ("checked", "none"))
 PORT = 9080
 STRICT = """
 apiVersion: security.istio.io/v1
@@ -184,16 +187,28 @@ async def _one(
         target = plan.place("callee").address if name == "none" else "127.0.0.1"
     else:
         place, target = mesh.plan.place("caller").namespace, "240.240.0.11"
-    seen = await _load(place, target, PORT, binary, ROUND_S)
-    used = {
-        f"{key}_cpu": (sum(map(cpu_of, group)) - before[key]) / (seen["sent"] / RATE)
-        for key, group in groups.items()
-    }
+    with _stopped(pid(mesh, "mixer")) if name == "alone" else nullcontext():
+        seen = await _load(place, target, PORT, binary, ROUND_S)
+        used = {
+            f"{key}_cpu": (sum(map(cpu_of, group)) - before[key]) / (seen["sent"] / RATE)
+            for key, group in groups.items()
+        }
+    if name == "alone":
+        await asyncio.sleep(WARM_S)  # Mixer reads what has waited for it
     if name == "checked":
         stored = await mesh.administrator.list()
         rules = [item.ref for item in stored if item.ref.kind in {"rule", "instance", "handler"}]
         await until_acked(mesh, (await mesh.administrator.delete(rules)).revision)
     return {"variant": name, "round": number, "load": round(os.getloadavg()[0], 2), **seen, **used}
+
+
+@contextmanager
+def _stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 async def _load(
@@ -223,7 +238,7 @@ def summary(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for key in ("envoy_cpu", "agent_cpu", "mixer_cpu", "pilot_cpu"):
             if key in rounds[0]:
                 result[f"{name}_{key}"] = round(median(one[key] for one in rounds), 3)
-    for name, base in (("windward", "none"), ("windward", "bare"), ("checked", "none")):
+    for name, base in DIFFERENCES:
         pairs = zip(by_variant[name], by_variant[base], strict=True)
         added = median(one["due_p90_us"] - other["due_p90_us"] for one, other in pairs)
         result[f"{name}_over_{base}_p90_ms"] = round(added / 1e3, 3)
@@ -232,11 +247,11 @@ def summary(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def rows(figures: dict[str, Any]) -> list[Row]:
     cpu = f"CPU of both Envoys for 1,000 requests/s: {figures['windward_envoy_cpu']} (bare {figures['bare_envoy_cpu']})"
+    alone = f"while Mixer, on the same cores, is stopped: {figures['alone_over_bare_p90_ms']}"
+    over_bare = figures["windward_over_bare_p90_ms"]
     return [
         Row("two sidecars over none, p90, ms", figures["windward_over_none_p90_ms"], 2.6, cpu),
-        Row(
-            "two sidecars over two bare Envoys, p90, ms", figures["windward_over_bare_p90_ms"], 0.3
-        ),
+        Row("two sidecars over two bare Envoys, p90, ms", over_bare, 0.3, alone),
         Row("with Mixer's check over none, p90, ms", figures["checked_over_none_p90_ms"], 7.0),
         Row("requests that failed in all of that", figures["failed"], 0),
     ]

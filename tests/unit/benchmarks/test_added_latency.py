@@ -8,6 +8,7 @@ from windward.local.topology import load_topology
 P90_US = {
     "none": (100.0, 5000.0, 100.0),
     "bare": (900.0, 5800.0, 1000.0),
+    "alone": (950.0, 5900.0, 1100.0),
     "windward": (1100.0, 6000.0, 1300.0),
     "checked": (3100.0, 8000.0, 3300.0),
 }
@@ -27,6 +28,7 @@ def test_what_is_added_is_the_median_difference_within_a_round():
     seen = summary(made())
     assert seen["windward_over_none_p90_ms"] == 1.0
     assert seen["windward_over_bare_p90_ms"] == 0.2
+    assert seen["alone_over_bare_p90_ms"] == 0.1
     assert seen["checked_over_none_p90_ms"] == 3.0
     assert all(row.held for row in rows(seen))
 
