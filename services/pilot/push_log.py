@@ -123,6 +123,8 @@ class PushLog:
         ]
 
     def _find(self, version: int) -> Push | None:
+        if self._pushes and self._pushes[-1].version == version:
+            return self._pushes[-1]
         at = bisect_left(self._pushes, version, key=lambda push: push.version)
         if at < len(self._pushes) and self._pushes[at].version == version:
             return self._pushes[at]

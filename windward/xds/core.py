@@ -83,16 +83,19 @@ class Stream(ABC):
     def _follow(self, before: ResourceSet, after: ResourceSet) -> bool:
         """Compare what may differ. Whether anything that the client wants does."""
         # Of one version there is a second set when a group moves to another scope: nothing tells how they differ.
-        changed = after.changed_since(before.version) if after.version > before.version else None
+        changed: Mapping[str, AbstractSet[str]] | None = None
+        if after.version > before.version:
+            changed = after.changed_since(before.version)
+        if changed is None:
+            changed = {
+                url: before.names(url) | after.names(url)
+                for url in self.types
+                if not after.shares(before, url)
+            }
         touched = False
-        for state in self._order:
-            url = state.subscription.type_url
-            names: AbstractSet[str] | None = None
-            if changed is not None:
-                names = changed.get(url)
-            elif not after.shares(before, url):
-                names = before.names(url) | after.names(url)
-            if names and state.advance(before, after, names):
+        for url, names in changed.items():
+            state = self.types.get(url)
+            if state is not None and names and state.advance(before, after, names):
                 touched = True
         self.current = after
         return touched
@@ -166,6 +169,14 @@ class Stream(ABC):
     def take(self) -> list[bytes]:
         """Every response that may go now."""
         return list(iter(self.next, None))
+
+    @property
+    def may_say_more(self) -> bool:
+        """Whether ``next`` could have another response without hearing anything before; when not, it need not be asked."""
+        return any(
+            state.todo or state.overlay or state.trials or not state.answered
+            for state in self._order
+        )
 
     def next(self) -> bytes | None:
         """The next response that may go now, made of the newest state; None when it is the client's turn, or nobody's."""

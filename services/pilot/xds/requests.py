@@ -82,14 +82,17 @@ def _error(request: Any) -> str:
 
 
 def _delta_event(request: Any, type_url: str) -> DeltaRequest:
+    nonce, subscribe = request.response_nonce, request.resource_names_subscribe
     brought = request.initial_resource_versions
+    if nonce and not subscribe and not request.resource_names_unsubscribe and not brought:
+        return DeltaRequest(type_url, nonce, _error(request))
     if len(brought) > MOST_NAMES:
         raise invalid(f"more than {MOST_NAMES} resource names")
     return DeltaRequest(
         type_url=type_url,
-        nonce=request.response_nonce,
+        nonce=nonce,
         error=_error(request),
-        subscribe=_bounded(request.resource_names_subscribe),
+        subscribe=_bounded(subscribe),
         unsubscribe=_bounded(request.resource_names_unsubscribe),
         initial_versions=dict(brought),
     )

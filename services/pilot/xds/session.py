@@ -169,6 +169,8 @@ class Session:
             call.send(response)
             sent += len(response)
             record(stream.sent_type, len(response), made - begun, monotonic() - made)
+            if not stream.may_say_more:
+                return
 
     def _rest(self) -> None:
         """Nothing can be sent now; if the client has answered everything, it is synced."""
