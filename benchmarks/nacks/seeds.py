@@ -40,7 +40,9 @@ def unchecked(kind: str, name: str, spec: Mapping[str, Any]) -> ConfigObject[Any
 class Seed:
     name: str
     bad: tuple[tuple[ConfigObject[Any], str], ...]
-    """Objects, and the path of the field of each that is to blame."""
+    """Objects, and the path of the field of each that is to blame; several, with spaces between them."""
+    beside: tuple[ConfigObject[Any], ...] = ()
+    """Good objects that it needs."""
     first: bool = False
     """Whether proxies connect when it is there already."""
 
@@ -254,7 +256,19 @@ def _several() -> list[Seed]:
     entry = service("odd", endpoints=[{"address": "not-an-ip"}])
     negative = destination_rule({"connectionPool": {"tcp": {"maxConnections": -5}}})
     routes = (regex, "spec.http[0].match[0].uri.regex")
+    twice = [
+        {"match": [{"uri": {"regex": pattern}}], "route": destination()}
+        for pattern in ("((", "/fine", "[z-a]")
+    ]
+    selecting = service("picked", endpoints=[], workloadSelector={"labels": {"app": "picked"}})
+    picked = {"labels": {"app": "picked"}}
+    workloads = [
+        unchecked("WorkloadEntry", f"w{n}", {"address": address, **picked})
+        for n, address in enumerate(("10.4.0.1", "nowhere"))
+    ]
     return [
+        Seed("two fields of one object", ((virtual_service(*twice), "spec.http[0].match[0].uri.regex spec.http[2].match[0].uri.regex"),)),
+        Seed("workload: address", ((workloads[1], "spec.address"),), beside=(selecting, workloads[0])),
         Seed("three at once", (routes, (rule, "spec.trafficPolicy.outlierDetection.maxEjectionPercent"), (entry, "spec.endpoints[0].address"))),
         Seed("two of one host", (routes, (negative, "spec.trafficPolicy.connectionPool.tcp.maxConnections"))),
     ]  # fmt: skip

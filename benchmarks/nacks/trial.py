@@ -105,7 +105,7 @@ class Series:
         loop = asyncio.get_running_loop()
         bad = [item for item, _ in seed.bad]
         replaced = {item.key for item in bad}
-        good = [item for item in self._good() if item.key not in replaced]
+        good = [*(item for item in self._good() if item.key not in replaced), *seed.beside]
         if seed.first:
             await pilot.change(removed=replaced)
         began = loop.time()
@@ -121,7 +121,7 @@ class Series:
         )
         outcome.held_back = await self._held_back(replaced)
         outcome.wrongly = [str(item.key) for item in good if pilot.refusals(item.key)]
-        outcome.mended = await self._mend(replaced)
+        outcome.mended = await self._mend({*replaced, *(item.key for item in seed.beside)})
         return outcome
 
     async def _lab_in_force(self) -> None:
@@ -149,7 +149,7 @@ class Series:
                 str(item.key): sorted({r.path for r in pilot.refusals(item.key) if r.path})
                 for item, _ in seed.bad
             }
-            if all(outcome.said[str(item.key)] == [path] for item, path in seed.bad):
+            if all(outcome.said[str(item.key)] == path.split(" ") for item, path in seed.bad):
                 outcome.seconds = loop.time() - began
                 return
             await pilot.stirred()

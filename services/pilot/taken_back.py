@@ -34,7 +34,7 @@ ABOUT: Mapping[str, Callable[[Object], list[str]]] = {
     "DestinationRule": rule_hosts,
 }
 """Kinds that are about services of others -> the hosts of those."""
-KINDS = frozenset({*ABOUT, "Gateway", "PeerAuthentication", "ServiceEntry"})
+KINDS = frozenset({*ABOUT, "Gateway", "PeerAuthentication", "ServiceEntry", "WorkloadEntry"})
 """Kinds of which what was before is kept."""
 
 

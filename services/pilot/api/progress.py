@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.pilot.blame.blame import Blame
 from services.pilot.blame.judge import Case, Judge
 from services.pilot.push_log import PushLog
 from windward.api.config.v1 import config_pb2
@@ -31,17 +32,17 @@ class Progress:
             )
             status.push.at.FromDatetime(push.at)
         for case in self.judge.about(key):
-            status.refusals.append(_refusal(case, key))
+            mine = [blame for blame in case.blames if blame.key == key]
+            status.refusals.extend(_refusal(case, blame) for blame in mine or (None,))
 
 
-def _refusal(case: Case, key: ObjectKey) -> config_pb2.Refusal:
-    mine = [blame for blame in case.blames if blame.key == key]
+def _refusal(case: Case, blame: Blame | None) -> config_pb2.Refusal:
     made = config_pb2.Refusal(
         type_url=case.refusal.type_url,
         name=case.refusal.name,
         version=case.refusal.version,
-        path=mine[0].path if mine else "",
-        message=(mine[0].words if mine else case.refusal.error)[:2000],
+        path=blame.path if blame is not None else "",
+        message=(blame.words if blame is not None else case.refusal.error)[:2000],
         by=sorted(case.identities),
         held=case.proved,
     )

@@ -5,17 +5,16 @@ what is tried, suspects -> [Blame(object, field path, words)]
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from services.pilot.blame.search import Found, Names, bad_fields
-from services.pilot.blame.workshop import Change
-from windward.config.object import ConfigObject, ObjectKey
+from services.pilot.blame.changed import Change, Object
+from services.pilot.blame.search import Found, Names, bad_fields, bad_ones
+from windward.config.object import ObjectKey
 from windward.config.report import Report
 from windward.config.walk import BAD, walk_partial
-
-Object = ConfigObject[Any]
 
 NAMES = Names(
     placing=frozenset(
@@ -29,6 +28,8 @@ NAMES = Names(
 )  # fmt: skip
 MOST_BLAMES = 5
 """Of one refused resource: each is searched for with those before it left out."""
+MOST_SUSPECTS = 16
+"""Of a kind, that are tried one by one."""
 LONGEST_WORDS = 400
 
 
@@ -57,13 +58,31 @@ async def blames(trial: Trial, suspects: Sequence[Object]) -> list[Blame]:
     """
     found: list[Blame] = []
     out: list[Change] = []
-    left = list(suspects)
+    left = await _fewer(trial, suspects)
     while left and len(found) < MOST_BLAMES and (words := await trial(*out)):
         item, fields = await _Suspicion(trial, tuple(out)).first_of(left)
         found += [Blame(item.key, field.path, shortened(words)) for field in fields]
         left = [other for other in left if other is not item]
         out.append((item, None))
     return found
+
+
+async def _fewer(trial: Trial, suspects: Sequence[Object]) -> list[Object]:
+    """Of many suspects those who are refused without all others of their kind; all, when that tells none."""
+    kinds = Counter(item.key.kind for item in suspects)
+    left: list[Object] = []
+    for kind, count in kinds.items():
+        row = [item for item in suspects if item.key.kind == kind]
+
+        async def refused(kept: Sequence[Object], row: Sequence[Object] = row) -> bool:
+            there = set(map(id, kept))
+            return bool(await trial(*((item, None) for item in row if id(item) not in there)))
+
+        # With none of them at all it is not one of them.
+        if count > MOST_SUSPECTS and not await refused(()):
+            row = await bad_ones(row, refused)
+        left += row
+    return left
 
 
 class _Suspicion:
@@ -103,14 +122,14 @@ class _Suspicion:
             words = await self._trial(*self._out, *others, (item, changed))
             return None if words is None else bool(words)
 
-        async def moved(changed: Object) -> bool | None:
-            """An object that is somewhere else altogether is as good as gone: that says nothing of where it was."""
-            effects = (
-                self._trial.effect(*self._out, *others, (item, new)) for new in (changed, None)
-            )
-            return None if next(effects) == next(effects) else await refused(changed)
+        gone = self._trial.effect(*self._out, *others, (item, None))
 
-        return await fields_of(item, refused, moved)
+        async def instead(changed: Object) -> bool | None:
+            """An object that is somewhere else altogether is as good as gone: that says nothing of where it was."""
+            effect = self._trial.effect(*self._out, *others, (item, changed))
+            return None if effect == gone else await refused(changed)
+
+        return await fields_of(item, refused, instead)
 
 
 def _is_sure(fields: Sequence[Found]) -> bool:
@@ -125,8 +144,8 @@ class Refused(Protocol):
     def __call__(self, changed: Object) -> Awaitable[bool | None]: ...
 
 
-async def fields_of(item: Object, refused: Refused, moved: Refused) -> list[Found]:
-    """The smallest fields of an object that are to blame for its refusal. ``moved``: asked where it applies elsewhere."""
+async def fields_of(item: Object, refused: Refused, instead: Refused) -> list[Found]:
+    """The smallest fields of an object that are to blame for its refusal. ``instead``: asked of other values in their place."""
     spec, kind = item.raw.get("spec", {}), type(item.spec)
     faults = _faults(kind, spec)
 
@@ -141,7 +160,7 @@ async def fields_of(item: Object, refused: Refused, moved: Refused) -> list[Foun
 
         return of
 
-    return await bad_fields(spec, trial(refused), "spec", NAMES, trial(moved))
+    return await bad_fields(spec, trial(refused), "spec", NAMES, trial(instead))
 
 
 def _faults(kind: type[Any], spec: Any) -> int:

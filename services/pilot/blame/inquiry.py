@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.pilot.blame.blame import Blame, Object, blames
+from services.pilot.blame.blame import Blame, blames
+from services.pilot.blame.changed import Change, Object
 from services.pilot.blame.search import bad_ones
 from services.pilot.blame.workshop import (
     Bench,
-    Change,
     Objects,
     Workshop,
     hosts_of,
@@ -28,13 +28,16 @@ from services.pilot.blame.workshop import (
 from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import own_resources, scope_of
 from services.pilot.model.proxy import Proxy, ProxyType
+from windward.config.object import ObjectKey
 from windward.xds import resource as xds
 from windward.xds.resource import Origin, Resource
 
 Refuses = Callable[[Resource], Awaitable[str]]
 """The scratch Envoy's words about a resource; empty when it takes it."""
 
-SUSPECTS = ("VirtualService", "DestinationRule", "PeerAuthentication", "Gateway", "ServiceEntry")
+SUSPECTS = (
+    "VirtualService", "DestinationRule", "PeerAuthentication", "Gateway", "WorkloadEntry", "ServiceEntry",
+)  # fmt: skip
 """Who is suspected first: without its service nothing is left to refuse, so that proves least."""
 MOST_NEW = 8
 """Resources of another name that are tried in the place of one that a change does away with."""
@@ -52,12 +55,13 @@ class Inquiry:
 
     async def blames(self) -> list[Blame]:
         """Everyone to blame; nobody when the scratch takes the resource. Raises Unanswered."""
-        if not await self.refuses(self.resource):
-            return []
         if self.resource.type_url == xds.ROUTE and not self.proxy.proxyless:
             return await self._of_routes()
-        trial = _Refusal(self._bench(), self.resource.name, self.refuses)
-        return await blames(trial, suspects(self.objects, self.resource.origins))
+        if not await self.refuses(self.resource):
+            return []
+        bench, workloads = self._bench()
+        trial = _Refusal(bench, self.resource.name, self.refuses)
+        return await blames(trial, suspects(self.objects, self.resource.origins, workloads))
 
     async def _of_routes(self) -> list[Blame]:
         """The bad virtual hosts of a route configuration, each by itself."""
@@ -93,14 +97,15 @@ class Inquiry:
         bench = self.workshop.gateway_hosts(self.proxy, self.resource.name, rules)
         return bench, [*rules, *gateways]
 
-    def _bench(self) -> Bench:
+    def _bench(self) -> tuple[Bench, list[Object]]:
+        """And the WorkloadEntries that are behind what is built on it."""
         url, name = self.resource.type_url, self.resource.name
         scope = scope_of(self.workshop.snapshot, self.proxy)
         for host in hosts_of(self.objects, self.resource):
             bench = self.workshop.host(scope, host, url)
             if name in bench():
-                return bench
-        return self.workshop.own(self.proxy, url)
+                return bench, workloads_of(self.workshop, self.objects, host)
+        return self.workshop.own(self.proxy, url), []
 
 
 class _Refusal:
@@ -151,10 +156,12 @@ class _Building:
         return object()  # that it can be built is all that is asked
 
 
-def suspects(objects: Objects, origins: Iterable[Origin]) -> list[Object]:
+def suspects(
+    objects: Objects, origins: Iterable[Origin], others: Sequence[Object] = ()
+) -> list[Object]:
     """The objects that something was built from, the likeliest first."""
     keys = dict.fromkeys(map(key_of, origins))
-    known = [objects[key] for key in keys if key in objects]
+    known = [*(objects[key] for key in keys if key in objects), *others]
     usable = [item for item in known if item.key.kind in SUSPECTS]
     return sorted(usable, key=lambda item: (SUSPECTS.index(item.key.kind), -item.revision))
 
@@ -165,8 +172,22 @@ def about(workshop: Workshop, objects: Objects, host: str) -> list[Object]:
     found = [*snapshot.routes.candidates(host), *snapshot.rules.candidates(host)]
     service = snapshot.services.get(host)
     if service is not None:
-        found += suspects(objects, [service.origin])
+        workloads = workloads_of(workshop, objects, host)
+        found += suspects(objects, [service.origin], workloads)
     return found
+
+
+def workloads_of(workshop: Workshop, objects: Objects, host: str) -> list[Object]:
+    """The WorkloadEntries behind a host that selects its workloads."""
+    service = workshop.snapshot.services.get(host)
+    if service is None or service.selector is None:
+        return []
+    group = service.origin.group
+    keys = (
+        ObjectKey(group, "WorkloadEntry", item.namespace, item.workload)
+        for item in workshop.snapshot.endpoints.get(host, ())
+    )
+    return [objects[key] for key in keys if key in objects]
 
 
 # ---- what cannot be built -------------------------------------------------------------------------------------------

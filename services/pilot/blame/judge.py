@@ -10,6 +10,7 @@ No single proxy can freeze others: without a scratch Envoy that agrees, three id
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,8 +38,8 @@ AGREEING = 3
 MOST_CASES = 1000
 UNBUILT = "unbuilt"
 """In the place of a type URL: what could not be built."""
-RELEASE: HeldKey = ("", "", "")
-"""In the queue of cases: what is held has become less."""
+MOST_OPEN = 200
+"""Cases that one identity may open before others, or the scratch, agree with any of them."""
 MOST_IDENTITIES = 100
 """Of one case: beyond it nobody is counted any more."""
 
@@ -58,6 +59,8 @@ class Case:
     blames: tuple[Blame, ...] = ()
     proved: bool = False
     """Whether nobody else is sent it."""
+    opened_by: str = ""
+    """The identity in whose count of open cases it is."""
 
     @property
     def key(self) -> HeldKey:
@@ -81,8 +84,9 @@ class Case:
     def is_of_many(self) -> bool:
         """Whether to hold it would hold back what others than those to blame have in it."""
         url = self.refusal.type_url
-        whole = url in {xds.ROUTE, UNBUILT}
-        return whole or (url == xds.LISTENER and not self.objects <= self.blamed)
+        if url in {xds.CLUSTER, xds.ENDPOINT}:
+            return any(key.kind == "WorkloadEntry" for key in self.blamed)
+        return url != xds.LISTENER or not self.objects <= self.blamed
 
 
 class Engine:
@@ -112,9 +116,15 @@ class Judge:
         self._engine = engine
         self._scratch = scratch
         self._cases: dict[HeldKey, Case] = {}
-        self._waiting: asyncio.Queue[HeldKey] = asyncio.Queue(MOST_CASES)
+        self._waiting: dict[HeldKey, None] = {}
+        """Cases to judge, the oldest first; none but those of the table, so that it is bounded as that is."""
+        self._woken = asyncio.Event()
         self._held: dict[HeldKey, object] = {}
+        self._released = False
+        """Whether what is held has become less."""
         self._patience = Patience()
+        self._opened: Counter[str] = Counter()
+        """Who opened how many cases that are not proved."""
 
     def answered(self, proxy: Proxy, _: TypeState, refusals: tuple[Refusal, ...]) -> None:
         """A proxy's ACK or NACK, with the resources that it proves bad."""
@@ -165,34 +175,55 @@ class Judge:
             self._close(next(open_ones, next(iter(self._cases))))
 
     def _open(self, proxy: Proxy, refusal: Refusal) -> Case | None:
+        if self._opened[_who(proxy)] >= MOST_OPEN:
+            return None
         resource = self._engine.resource(proxy, refusal.type_url, refusal.name)
         if resource is None or resource.version != refusal.version:
             return None  # it is another one already
         self._room()
-        case = Case(refusal, resource, proxy)
+        case = Case(refusal, resource, proxy, opened_by=_who(proxy))
         self._cases[case.key] = case
+        self._opened[case.opened_by] += 1
         return case
 
     def _queue(self, key: HeldKey) -> None:
-        if not self._waiting.full():
-            self._waiting.put_nowait(key)
+        self._waiting[key] = None
+        self._woken.set()
 
-    def _close(self, key: HeldKey) -> bool:
-        """Forget a case; whether its version was held."""
-        del self._cases[key]
-        return self._held.pop(key, None) is not None
+    def _close(self, key: HeldKey) -> None:
+        """Forget a case; what it held is held no longer."""
+        self._prove(self._cases.pop(key))
+        self._waiting.pop(key, None)
+        if self._held.pop(key, None) is not None:
+            self._released = True
+            self._woken.set()
+
+    def _prove(self, case: Case) -> None:
+        """It is no longer one that somebody may be wrong about."""
+        case.proved = True
+        if case.opened_by:
+            self._opened[case.opened_by] -= 1
+            if not self._opened[case.opened_by]:
+                del self._opened[case.opened_by]
+            case.opened_by = ""
 
     async def run(self) -> None:
         """Judge for ever."""
         try:
             while True:
-                key = await self._waiting.get()
-                if key == RELEASE:
+                await self._woken.wait()
+                if self._released:
+                    self._released = False
                     await self._engine.hold(dict(self._held))
-                case = self._cases.get(key)
-                if case is not None and case.refusal.type_url == UNBUILT:
+                if not self._waiting:
+                    self._woken.clear()
+                    continue
+                key = next(iter(self._waiting))
+                del self._waiting[key]
+                case = self._cases[key]
+                if case.refusal.type_url == UNBUILT:
                     await self._judge_unbuilt(case)
-                elif case is not None and not case.proved:
+                elif not case.proved:
                     await self._judge(case)
         finally:
             if self._scratch is not None:
@@ -218,7 +249,7 @@ class Judge:
             agreed = agreed or bool(case.blames)
         if not agreed or self._cases.get(case.key) is not case:
             return
-        case.proved = True
+        self._prove(case)
         self._say("config.refused_by_envoy", case)
         await self._spare_others(case)
 
@@ -267,9 +298,8 @@ class Judge:
         """
         changed = set(keys)
         over = [key for key, case in self._cases.items() if not changed.isdisjoint(case.ends_with)]
-        released = [self._close(key) for key in over]
-        if any(released):
-            self._queue(RELEASE)
+        for key in over:
+            self._close(key)
 
     def about(self, key: ObjectKey) -> list[Case]:
         """Cases that an object is to blame for, or, where nobody is found to blame, is part of."""

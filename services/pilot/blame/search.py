@@ -118,15 +118,19 @@ class _Part:
 
 
 async def bad_fields(
-    value: Any, refused: Trial, path: str = "", names: Names = NO_NAMES, moved: Trial | None = None
+    value: Any,
+    refused: Trial,
+    path: str = "",
+    names: Names = NO_NAMES,
+    instead: Trial | None = None,
 ) -> list[Found]:
     """The smallest parts of a JSON value that are to blame; mostly one, several where one alone does not explain it.
 
     To blame is a part without which the whole is taken. Of several of those (without ``attempts`` a bad
     ``perTryTimeout`` is not looked at), and where there is none (a redirect is needed), it is the scalar in whose place a
-    harmless one is taken. ``moved``: the trial of other values where something applies.
+    harmless one is taken. ``instead``: the trial of values in others' place; of what is left out when it is not given.
     """
-    return await _Search(refused, moved or refused, names).search(
+    return await _Search(refused, instead or refused, names).search(
         _Part(value, lambda new: new, path)
     )
 
@@ -137,16 +141,15 @@ async def bad_path(value: Any, refused: Trial, path: str = "") -> str:
 
 
 class _Search:
-    def __init__(self, refused: Trial, moved: Trial, names: Names) -> None:
+    def __init__(self, refused: Trial, instead: Trial, names: Names) -> None:
         self._refused = refused
-        self._moved = moved
+        self._instead = instead
         self._names = names
         self._left = MOST_TRIALS
 
-    async def _mends(self, changed: Any, *, moved: bool = False) -> bool:
+    async def _mends(self, changed: Any, trial: Trial | None = None) -> bool:
         self._left -= 1
-        trial = self._moved if moved else self._refused
-        return self._left >= 0 and await trial(_stripped(changed)) is False
+        return self._left >= 0 and await (trial or self._refused)(_stripped(changed)) is False
 
     async def search(self, whole: _Part) -> list[Found]:
         found = await self._narrow(whole)
@@ -253,15 +256,15 @@ class _Search:
     async def _cured_leaf(self, part: _Part, *, placing: bool) -> str:
         """The first scalar in whose place a harmless one is taken; empty when there is none."""
         for leaf in part.leaves():
-            if leaf.is_placing(self._names) is placing and await self._cured(leaf, moved=placing):
+            if leaf.is_placing(self._names) is placing and await self._cured(leaf):
                 return leaf.path
         return ""
 
-    async def _cured(self, leaf: _Part, *, moved: bool = False) -> bool:
+    async def _cured(self, leaf: _Part) -> bool:
         if leaf.step in self._names.modes:
             return False
         for harmless in _harmless(leaf.value):
-            if harmless != leaf.value and await self._mends(leaf.whole(harmless), moved=moved):
+            if harmless != leaf.value and await self._mends(leaf.whole(harmless), self._instead):
                 return True
         return False
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
-from services.pilot.blame.changed import with_object
+from services.pilot.blame.changed import Change, with_changes
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import HostBuilder, HostPart, Scope
@@ -26,8 +26,6 @@ from windward.xds import resource as xds
 from windward.xds.resource import Origin, Resource
 
 Objects = Mapping[ObjectKey, ConfigObject[Any]]
-Change = tuple[ConfigObject[Any], ConfigObject[Any] | None]
-"""An object, and what stands in its place."""
 Made = Mapping[str, Resource]
 
 
@@ -111,10 +109,7 @@ class Workshop:
         return [part for part in parts if part is not None]
 
     def changed(self, changes: Sequence[Change]) -> MeshSnapshot:
-        snapshot = self.snapshot
-        for old, new in changes:
-            snapshot = with_object(snapshot, old, new)
-        return snapshot
+        return with_changes(self.snapshot, changes)
 
 
 def key_of(origin: Origin) -> ObjectKey:
@@ -148,5 +143,5 @@ def is_on_gateways(item: ConfigObject[Any]) -> bool:
 
 def may_serve(item: ConfigObject[VirtualService], host: str) -> bool:
     """Whether a VirtualService on a gateway may be in the virtual host of a host."""
-    names = (resolve(name, item.key.namespace) for name in item.spec.hosts)
+    names = (resolve(name, item.key.namespace).lower() for name in item.spec.hosts)
     return any(matches(name, host) or matches(host, name) for name in names)

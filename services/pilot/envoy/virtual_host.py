@@ -235,7 +235,7 @@ def gateway_hosts(
     """
     by_host: dict[str, list[route.Route]] = {}
     redirected = {
-        pattern.rpartition("/")[2]
+        pattern.rpartition("/")[2].lower()
         for _, server in servers
         if server.tls is not None and server.tls.https_redirect
         for pattern in server.hosts
@@ -260,7 +260,8 @@ def gateway_hosts(
                 for pattern in server.hosts:
                     served = _served(pattern, name, gateway.key.namespace, item.key.namespace)
                     if served:
-                        by_host.setdefault(served, []).extend(routes)
+                        # To Envoy two cases of a name are one domain: one host would shut the other out.
+                        by_host.setdefault(served.lower(), []).extend(routes)
     made = []
     for host, routes in by_host.items():
         ordered = sorted(routes, key=_is_catch_all)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.pilot.blame.judge import AGREEING, Engine, Judge
+from services.pilot.blame.judge import AGREEING, MOST_CASES, MOST_OPEN, Engine, Judge
+from services.pilot.blame.workshop import virtual_hosts
 from services.pilot.groups import Groups
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.state import MeshState
@@ -369,3 +370,177 @@ async def test_a_bad_port_of_a_gateway_is_put_down_to_it():
         assert [name for _, name, _ in held] == ["0.0.0.0_70000"]
         assert world.said(bad) == ["spec.servers[0].port.number"]
         assert world.said(a_gateway()) == []
+
+
+async def test_a_bad_workload_entry_is_told_from_the_service_that_selects_it():
+    labels = {"labels": {"app": "reviews"}}
+    good = [make("WorkloadEntry", f"w{n}", {"address": f"10.0.0.{n}", **labels}) for n in range(30)]
+    bad = unchecked(good[17], {"address": "not-an-ip", **labels})
+    subsets = [{"name": "all", "labels": {"app": "reviews"}}]
+    rule = make("DestinationRule", "r", {"host": "reviews", "subsets": subsets})
+    async with judging() as world:
+        await world.change(service_entry(), rule, *good)
+        await world.change(bad)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.ENDPOINT, f"outbound|9080|all|{REVIEWS}")
+        assert (await world.taken_back()).key == bad.key
+        assert world.said(bad) == ["spec.address"]
+        now = view.current.get(xds.ENDPOINT, NAME)
+        assert now is not None
+        assert b"10.0.0.17" in now.body, "it is as it was before"
+        assert b"not-an-ip" not in now.body
+
+
+async def test_of_an_inbound_listener_the_service_is_to_blame_and_not_the_policy_that_is_in_it_too():
+    there: dict[str, Any] = {"endpoints": [{"address": PROXY.address}], "workloadSelector": None}
+    odd = service_entry("odd", **there)
+    ports = [{"number": 9090, "name": "http", "protocol": "HTTP", "targetPort": 70000}]
+    bad = unchecked(odd, {**odd.raw["spec"], "ports": ports})
+    strict = make("PeerAuthentication", "default", {"mtls": {"mode": "STRICT"}})
+    async with judging() as world:
+        await world.change(service_entry(**there), bad, strict)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.LISTENER, "virtualInbound")
+        assert (await world.taken_back()).key == bad.key
+        assert world.said(bad) == ["spec.ports[0].targetPort"]
+        assert world.said(strict) == []
+        now = view.current.get(xds.LISTENER, "virtualInbound")
+        assert now is not None
+        assert b"inbound_9080" in now.body, "the other service's port is there"
+
+
+class StrictRefused:
+    """In the place of a scratch Envoy: one that takes no listener without chains for plaintext."""
+
+    async def refuses(self, resource: xds.Resource) -> str:
+        return "" if b"_plaintext" in resource.body else "no plaintext"
+
+    async def close(self) -> None: ...
+
+
+async def test_a_policy_that_makes_a_listener_bad_is_to_blame_for_it():
+    there: dict[str, Any] = {"endpoints": [{"address": PROXY.address}], "workloadSelector": None}
+    async with judging() as world:
+        world.judge._scratch = StrictRefused()
+        await world.change(service_entry(**there))
+        strict = make("PeerAuthentication", "default", {"mtls": {"mode": "STRICT"}})
+        await world.change(strict)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.LISTENER, "virtualInbound")
+        assert (await world.taken_back()).key == strict.key
+        assert world.said(strict) == ["spec.mtls.mode"]
+        assert world.said(service_entry()) == []
+
+
+# ---- proxies that are wrong -------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A scratch that takes everything but what says that it is bad, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def refuses(self, resource: xds.Resource) -> str:
+        self.asked += 1
+        return "bad" if b"(((" in resource.body else ""
+
+    async def close(self) -> None: ...
+
+
+async def test_who_refuses_everything_harms_nobody_and_costs_little():
+    hostile = replace(PROXY, identity=workload_id("cluster.local", "shop", "hostile"))
+    bad = route(
+        [{"match": [{"uri": {"regex": "((("}}], "route": [{"destination": {"host": "reviews"}}]}]
+    )
+    async with judging(scratch=False) as world:
+        scratch = Counting()
+        world.judge._scratch = scratch
+        await world.change(service_entry(), *(service_entry(f"s{n}") for n in range(600)), bad)
+        view, others = await watch(world.groups, hostile), await watch(world.groups, PROXY)
+        for url in (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER):
+            for name in view.current.names(url):
+                world.refuse(view, url, name, hostile)
+        world.refuse(others, xds.ROUTE, "9080")
+        assert (await world.taken_back()).key == bad.key, "others are heard"
+        assert world.said(bad) == ["spec.http[0].match[0].uri.regex"]
+        assert scratch.asked < 150
+        assert world.holds.empty()
+        assert len(list(world.judge)) <= MOST_CASES
+        assert all(case.blames or not case.proved for case in world.judge)
+
+
+async def test_what_is_proved_outlasts_a_flood_of_what_is_not():
+    good = make("DestinationRule", "r", {"host": "reviews"})
+    outlier = {"outlierDetection": {"maxEjectionPercent": 300}}
+    bad = unchecked(good, {"host": "reviews", "trafficPolicy": outlier})
+    async with judging() as world:
+        await world.change(service_entry(), *(service_entry(f"s{n}") for n in range(600)), bad)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.CLUSTER, NAME)
+        held = await asyncio.wait_for(world.holds.get(), 20)
+        names = [
+            (url, name) for url in (xds.CLUSTER, xds.ENDPOINT) for name in view.current.names(url)
+        ]
+        for number in range(0, len(names), MOST_OPEN):
+            who = workload_id("cluster.local", "shop", f"hostile-{number}")
+            hostile = replace(PROXY, identity=who)
+            flood = await watch(world.groups, hostile)
+            for url, name in names[number : number + MOST_OPEN + 50]:
+                world.refuse(flood, url, name, hostile)
+        assert len(list(world.judge)) == MOST_CASES
+        assert world.said(bad) == ["spec.trafficPolicy.outlierDetection.maxEjectionPercent"]
+        assert [name for _, name, _ in held] == [NAME]
+        assert world.holds.empty()
+
+
+async def test_one_identity_opens_so_many_cases_and_gets_room_again_as_they_end():
+    async with judging(scratch=False) as world:
+        entries = [service_entry(f"s{n}") for n in range(MOST_OPEN + 10)]
+        await world.change(*entries)
+        view = await watch(world.groups, PROXY)
+        for entry in entries:
+            world.refuse(view, xds.CLUSTER, f"outbound|9080||{entry.spec.hosts[0]}")
+        assert len(list(world.judge)) == MOST_OPEN
+        await world.change(
+            service_entry("s0", ports=[{"number": 9080, "name": "g", "protocol": "GRPC"}])
+        )
+        assert len(list(world.judge)) == MOST_OPEN - 1
+        world.refuse(view, xds.CLUSTER, f"outbound|9080||{entries[0].spec.hosts[0]}")
+        assert len(list(world.judge)) == MOST_OPEN
+
+
+# ---- what nobody refuses ------------------------------------------------------------------------------------------------
+
+
+async def test_hosts_that_several_virtual_services_name_are_refused_by_nobody_and_all_of_them_are_there():
+    """Envoy takes a domain once, whatever its case; with its port it is a domain too, and that may be another's host."""
+    there = {"route": [{"destination": {"host": "reviews"}}]}
+
+    def named(name: str, host: str) -> ConfigObject[Any]:
+        spec = {
+            "hosts": [f"{name}.example.com"],
+            "gateways": ["edge"],
+            "http": [{**there, "name": name}],
+        }
+        return unchecked(make("VirtualService", name, spec), {**spec, "hosts": [host]})
+
+    hosts = {
+        "a": "x.example.com",
+        "b": "x.example.com",
+        "c": "X.Example.com",
+        "d": "x.example.com:80",
+        "e": "*",
+        "f": "*",
+    }
+    async with judging() as world:
+        await world.change(service_entry(), a_gateway(), *(named(*pair) for pair in hosts.items()))
+        view = await watch(world.groups, router())
+        routes = view.current.get(xds.ROUTE, "http.80")
+        assert routes is not None
+        scratch = ScratchEnvoy(find_envoy(""))
+        assert await scratch.refuses(routes) == ""
+        await scratch.close()
+        made = {host.name: [route.name for route in host.routes] for host in virtual_hosts(routes)}
+        assert made["x.example.com:80"] == ["a", "b", "c"]
+        assert made["*:80"] == ["e", "f"]
