@@ -36,6 +36,10 @@ class SotwStream(Stream):
         super().__init__(current)
         self._unsure: set[str] = set()
         """Clusters of refused responses: the client may have taken some of those all the same, and then changes them back."""
+        self._met: set[str] = set()
+        """Types of which the client has accepted something; of others it may have what it had before it came here."""
+        self._leftovers: set[str] = set()
+        """Types of which it has refused all so far."""
 
     @property
     def version_told(self) -> str:
@@ -85,6 +89,8 @@ class SotwStream(Stream):
 
     def accept(self, state: TypeState, sent: Sent) -> None:
         super().accept(state, sent)
+        self._met.add(state.type_url)
+        self._leftovers.discard(state.type_url)
         if state.type_url == CLUSTER:
             self._unsure.clear()
         if not state.trials:
@@ -96,6 +102,8 @@ class SotwStream(Stream):
         if state.type_url == CLUSTER:
             self._unsure.update(resource.name for resource in suspects)
         if suspects:
+            if state.type_url not in self._met:
+                self._leftovers.add(state.type_url)
             for name in sent.removed:  # not said yet: it was among the refused response's news
                 if state.subscription.wants(name):
                     state.overlay[name] = sent.had(name)
@@ -119,9 +127,19 @@ class SotwStream(Stream):
         # A whole type answers for names that do not exist by leaving them out; others cannot say it.
         absent = [name for name in state.again if not self.current.get(state.type_url, name)]
         state.again.difference_update(absent)
-        if news or (whole and (first or absent)):
+        if news or (whole and (first or absent or self._clears(state))):
             return self._respond(state, news)
         return None
+
+    def _clears(self, state: TypeState) -> bool:
+        """Whether a client that has refused all so far, and is brought nothing now, is to be told that what it had is gone.
+
+        As long as something is withheld it keeps what it had: that may be the last good version.
+        """
+        if state.type_url not in self._leftovers or state.refused:
+            return False
+        self._leftovers.discard(state.type_url)
+        return True
 
     def _news(self, state: TypeState) -> tuple[Resource, ...]:
         """What to bring to the client: the next group of suspects, or everything that is due."""

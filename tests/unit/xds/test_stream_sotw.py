@@ -205,6 +205,31 @@ def test_a_refused_change_stays_at_its_last_good_bytes_in_whole_responses():
     assert client.held[CLUSTER] == {b"x": b"x=1", b"y": b"y=2"}
 
 
+def test_who_comes_again_and_refuses_all_loses_what_is_gone_when_nothing_bad_is_left():
+    """It holds what it had elsewhere, of which this stream knows nothing."""
+    client = a_client(a_resource(CLUSTER, "old", "old=1"))
+    client.ask(CLUSTER)
+    client.settle()
+    client.stream = SotwStream(a_set(2, Resource(CLUSTER, "new", BAD)))
+    client.last_nonce.clear()
+    client.ask(CLUSTER)
+    client.settle()
+    assert client.held[CLUSTER] == {b"old": b"old=1"}, "the last good is kept"
+    client.stream.update(a_set(3))
+    client.settle()
+    assert client.held[CLUSTER] == {}
+
+
+def test_an_empty_response_that_is_refused_is_not_said_again():
+    stream = SotwStream(a_set(1, Resource(CLUSTER, "new", BAD)))
+    stream.request(SotwRequest(CLUSTER))
+    for version in range(2, 5):
+        for response in worlds(stream.take()):
+            ack(stream, response, error="no")
+        stream.update(a_set(version))
+    assert stream.take() == []
+
+
 def test_mending_a_refused_set_ends_the_error():
     client = a_client(Resource(CLUSTER, "x", BAD))
     client.ask(CLUSTER)
