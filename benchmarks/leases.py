@@ -3,6 +3,7 @@
 etcd stopped      SIGSTOP for longer than a TTL: when it resumes, every lease has lapsed
 Pilots dead       all of them for three TTLs: when one is back, it finds records without leases
 a Pilot killed    one of two: its agents go to the other one, with the leases they carry
+traffic           the first two in a mesh of real Envoys, with requests that nobody retries
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from benchmarks.lease_mesh import LeaseMesh, lost
+from benchmarks.lease_traffic import traffic
 from benchmarks.rows import Row
 from windward.telemetry import logging
 
@@ -64,13 +66,14 @@ async def pilot_killed(agents: int, ttl_s: float) -> dict[str, Any]:
 
 
 def measure(agents: int = 1000, ttl_s: float = 5.0, stop_s: float = 8.0) -> dict[str, Any]:
-    """All three, one after the other."""
+    """All of it, one after the other."""
     logging.configure("benchmark", "error")
     made: dict[str, Any] = {"agents": agents, "ttl_s": ttl_s, "load_before": os.getloadavg()[0]}
     runs: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Any]]]] = {
         "etcd_stopped": lambda: etcd_stopped(agents, ttl_s, stop_s),
         "pilots_dead": lambda: pilots_dead(agents, ttl_s),
         "pilot_killed": lambda: pilot_killed(agents, ttl_s),
+        "traffic": lambda: traffic(ttl_s, stop_s),
     }
     for name, run in runs.items():
         figures = asyncio.run(run())
@@ -89,6 +92,12 @@ def rows(figures: Mapping[str, Any]) -> list[Row]:
         Row(
             f"{what}, one of two Pilots killed: leases not kept",
             agents - figures["pilot_killed_leases_kept"],
+            0,
+            load,
+        ),
+        Row(
+            f"etcd stopped, then Pilot dead, leases of {ttl_s:g} s: failed of {figures['traffic_requests']:,} requests",
+            figures["traffic_failed"],
             0,
             load,
         ),
