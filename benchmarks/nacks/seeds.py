@@ -282,3 +282,31 @@ def seeds() -> list[Seed]:
     ]
     made = [*_routes(), *_rules(), *entries, *_edge(), *_several()]
     return [replace(seed, first=number % 5 == 4) for number, seed in enumerate(made)]
+
+
+AMONG_MANY = (
+    "match: path, unbalanced",
+    "rule: outlier, share",
+    "service: endpoint, no IP address",
+    "gateway: path",
+    "gateway: retries",
+)
+"""Those that are tried among a thousand good services too."""
+
+
+def crowd(count: int) -> list[ConfigObject[Any]]:
+    """Good services, each with a VirtualService: of sidecars, of a gateway, in turn."""
+    made = []
+    for number in range(count):
+        name = f"s{number}"
+        place = f"10.3.{number // 250}.{number % 250 + 1}"
+        made.append(service(name, endpoints=[{"address": place}]))
+        http = [
+            {"match": [{"uri": {"prefix": "/a"}}], "route": destination(name)},
+            {"route": destination(name)},
+        ]
+        spec: Spec = {"hosts": [name], "http": http}
+        if number % 2:
+            spec = {"hosts": [f"{name}.example.com"], "gateways": ["edge"], "http": http}
+        made.append(unchecked("VirtualService", name, spec))
+    return made

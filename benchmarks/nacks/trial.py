@@ -197,8 +197,12 @@ class Series:
         return False
 
 
-async def outcomes(seeds: Sequence[Seed], *, sotw: bool) -> list[Outcome]:
+async def outcomes(
+    seeds: Sequence[Seed], *, sotw: bool, beside: Sequence[Object] = ()
+) -> list[Outcome]:
+    """``beside``: good objects that are there all the time."""
     async with laboratory(sotw=sotw) as lab:
+        await lab.pilot.change(beside)
         series = Series(lab, sotw=sotw)
         found = []
         for seed in seeds:

@@ -178,7 +178,7 @@ class Groups:
         self._linger_s = linger_s
         self._memo = Memo()
         self._bodies = Bodies()
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, set[str]] = {}
         self._refusals = Refusals()
         self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
@@ -284,12 +284,14 @@ class Groups:
         return None
 
     def _report(self, shared: SharedScope) -> None:
-        """Say once of each host that it cannot be built as it is now, and why."""
+        """Say once of each host that it cannot be built as it is now, and why; again when it is for another reason."""
         failed = shared.resources.failed
-        for host in failed.keys() - self._failed.keys():
-            self._failed[host] = failed[host]
-            log.error("build.failed", host=host, reason=failed[host])
-            self.on_failed(shared.resources.scope, host, failed[host])
+        for host, reason in failed.items():
+            said = self._failed.setdefault(host, set())
+            if reason not in said:
+                said.add(reason)
+                log.error("build.failed", host=host, reason=reason)
+                self.on_failed(shared.resources.scope, host, reason)
         for host in shared.resources.touched & self._failed.keys() - failed.keys():
             del self._failed[host]
 

@@ -16,6 +16,7 @@ from services.pilot.blame.changed import Change, Object
 from services.pilot.blame.search import bad_ones
 from services.pilot.blame.workshop import (
     Bench,
+    Made,
     Objects,
     Workshop,
     hosts_of,
@@ -103,9 +104,17 @@ class Inquiry:
         scope = scope_of(self.workshop.snapshot, self.proxy)
         for host in hosts_of(self.objects, self.resource):
             bench = self.workshop.host(scope, host, url)
-            if name in bench():
+            if name in _made(bench):
                 return bench, workloads_of(self.workshop, self.objects, host)
         return self.workshop.own(self.proxy, url), []
+
+
+def _made(bench: Bench) -> Made:
+    """What there is now; nothing where that cannot even be built: it is as it was before then, and somebody else's case."""
+    try:
+        return bench()
+    except Exception:
+        return {}
 
 
 class _Refusal:
@@ -114,7 +123,7 @@ class _Refusal:
     def __init__(self, bench: Bench, name: str, refuses: Refuses) -> None:
         self._bench = bench
         self._refuses = refuses
-        self._others = bench().keys() - {name}
+        self._others = _made(bench).keys() - {name}
 
     async def __call__(self, *changes: Change) -> str | None:
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +41,8 @@ UNBUILT = "unbuilt"
 """In the place of a type URL: what could not be built."""
 MOST_OPEN = 200
 """Cases that one identity may open before others, or the scratch, agree with any of them."""
+MANY = 8
+"""Resources that an object is to blame for; one with so many is taken back, whatever they are."""
 MOST_IDENTITIES = 100
 """Of one case: beyond it nobody is counted any more."""
 
@@ -61,24 +64,26 @@ class Case:
     """Whether nobody else is sent it."""
     opened_by: str = ""
     """The identity in whose count of open cases it is."""
+    taken_back: bool = False
+    """Whether the objects to blame are not in force because of it."""
+    objects: frozenset[ObjectKey] = field(init=False)
+    """Those that it was built from."""
+
+    def __post_init__(self) -> None:
+        self.objects = frozenset(map(key_of, self.resource.origins))
 
     @property
     def key(self) -> HeldKey:
         return (self.refusal.type_url, self.refusal.name, self.refusal.version)
 
     @property
-    def objects(self) -> set[ObjectKey]:
-        """Those that it was built from."""
-        return set(map(key_of, self.resource.origins))
-
-    @property
     def blamed(self) -> set[ObjectKey]:
         return {blame.key for blame in self.blames}
 
     @property
-    def ends_with(self) -> set[ObjectKey]:
+    def ends_with(self) -> AbstractSet[ObjectKey]:
         """Objects with whose next change it is over."""
-        return self.blamed if self.blames and self.is_of_many else self.objects
+        return self.blamed if self.taken_back else self.objects
 
     @property
     def is_of_many(self) -> bool:
@@ -220,14 +225,29 @@ class Judge:
                     continue
                 key = next(iter(self._waiting))
                 del self._waiting[key]
-                case = self._cases[key]
-                if case.refusal.type_url == UNBUILT:
-                    await self._judge_unbuilt(case)
-                elif not case.proved:
-                    await self._judge(case)
+                try:
+                    await self._hear(self._cases[key])
+                except Exception as error:
+                    # One case that cannot be judged must not be the last one.
+                    log.exception("nack.untried", resource=key[1], reason=str(error))
         finally:
             if self._scratch is not None:
                 await self._scratch.close()
+
+    async def _hear(self, case: Case) -> None:
+        if case.refusal.type_url == UNBUILT:
+            await self._judge_unbuilt(case)
+        elif self._is_over(case):
+            self._close(case.key)
+        elif not case.proved:
+            await self._judge(case)
+
+    def _is_over(self, case: Case) -> bool:
+        """Whether nobody should have this version any more, before anything was found."""
+        if case.proved or case.blames or case.proxy is None:
+            return False
+        now = self._engine.resource(case.proxy, case.refusal.type_url, case.refusal.name)
+        return now is None or now.version != case.refusal.version
 
     async def _judge_unbuilt(self, case: Case) -> None:
         workshop, objects = self._workshop(), self._engine.objects()
@@ -284,12 +304,18 @@ class Judge:
         """Where many objects are in one resource, the object is taken back; elsewhere the version is held."""
         objects = self._engine.objects()
         blamed = [objects[key] for key in sorted(case.blamed) if key in objects]
-        if case.is_of_many and blamed:
+        if blamed and (case.is_of_many or self._has_many(case.blamed)):
+            case.taken_back = True
             for item in blamed:
                 self._engine.refuse(item)
         elif case.refusal.type_url != UNBUILT:
             self._held[case.key] = case
             await self._engine.hold(dict(self._held))
+
+    def _has_many(self, keys: AbstractSet[ObjectKey]) -> bool:
+        """A rule for every host is not worth a question a host."""
+        blamed = Counter(key for case in self._cases.values() for key in case.blamed & keys)
+        return any(count >= MANY for count in blamed.values())
 
     def changed(self, keys: Iterable[ObjectKey]) -> None:
         """Objects are others now: what was said of them, and held because of them, is over.

@@ -9,17 +9,21 @@ from benchmarks.nacks.trial import outcomes
 
 TRIED = (
     "match: path, unbalanced",
-    "match: header",
     "match: query's name",
     "route: request header add, value",
-    "route: rewritten authority",
     "route: retry, negative time",
     "route: delay, negative",
     "route: direct response, status",
     "rule: outlier, share",
     "rule: of one subset",
+    "rule: a subset's name as SNI",
     "service: endpoint, no IP address",
+    "service: host",
     "gateway: path",
+    "gateway: retries",
+    "gateway: certificate's hash",
+    "two of one host",
+    "workload: address",
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.pilot.blame.judge import AGREEING, MOST_CASES, MOST_OPEN, Engine, Judge
+from services.pilot.blame.judge import AGREEING, MANY, MOST_CASES, MOST_OPEN, Engine, Judge
 from services.pilot.blame.workshop import virtual_hosts
 from services.pilot.groups import Groups
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
@@ -508,6 +508,71 @@ async def test_one_identity_opens_so_many_cases_and_gets_room_again_as_they_end(
         assert len(list(world.judge)) == MOST_OPEN - 1
         world.refuse(view, xds.CLUSTER, f"outbound|9080||{entries[0].spec.hosts[0]}")
         assert len(list(world.judge)) == MOST_OPEN
+
+
+async def test_a_rule_that_makes_many_clusters_bad_is_taken_back_after_a_few_of_them():
+    good = make("DestinationRule", "all", {"host": "*.shop.svc.cluster.local"})
+    outlier = {"outlierDetection": {"maxEjectionPercent": 300}}
+    bad = unchecked(good, {"host": "*.shop.svc.cluster.local", "trafficPolicy": outlier})
+    entries = [service_entry(f"s{number}") for number in range(100)]
+    async with judging() as world:
+        await world.change(*entries)
+        await world.change(bad)
+        view = await watch(world.groups, PROXY)
+        for entry in entries:
+            world.refuse(view, xds.CLUSTER, f"outbound|9080||{entry.spec.hosts[0]}")
+        assert (await world.taken_back()).key == bad.key
+        assert world.holds.qsize() == MANY - 1
+        cluster = view.current.get(xds.CLUSTER, f"outbound|9080||{entries[99].spec.hosts[0]}")
+        assert cluster is not None
+        assert b"outlier" not in cluster.body
+        async with asyncio.timeout(20):
+            while len(list(world.judge)) > MANY + 1:
+                await asyncio.sleep(0)
+        assert set(world.said(bad)) == {"spec.trafficPolicy.outlierDetection.maxEjectionPercent"}
+        await world.change(*(service_entry(f"s{n}", location="MESH_EXTERNAL") for n in range(100)))
+        assert world.said(bad) != [], "it is still not in force"
+        await world.change(good)
+        assert world.said(bad) == []
+
+
+async def test_a_refusal_about_a_host_that_cannot_be_built_is_not_the_last_that_is_judged():
+    rule = make("DestinationRule", "r", {"host": "reviews"})
+    pool = {"connectionPool": {"tcp": {"maxConnections": -5}}}
+    outlier = {"outlierDetection": {"maxEjectionPercent": 300}}
+    unbuilt = unchecked(rule, {"host": "reviews", "trafficPolicy": pool})
+    other = make("DestinationRule", "o", {"host": "other"})
+    bad = unchecked(other, {"host": "other", "trafficPolicy": outlier})
+    async with judging() as world:
+        await world.change(service_entry(), service_entry("other"))
+        view = await watch(world.groups, PROXY)
+        await world.change(unbuilt, bad)
+        world.refuse(view, xds.CLUSTER, NAME)
+        world.refuse(view, xds.CLUSTER, "outbound|9080||other.shop.svc.cluster.local")
+        await asyncio.wait_for(world.holds.get(), 20)
+        assert world.said(bad) == ["spec.trafficPolicy.outlierDetection.maxEjectionPercent"]
+        assert world.said(unbuilt) == ["spec.trafficPolicy.connectionPool.tcp.maxConnections"]
+
+
+async def test_a_case_that_cannot_be_judged_is_not_the_last_one():
+    class Broken(StrictRefused):
+        asked = 0
+
+        async def refuses(self, resource: xds.Resource) -> str:
+            self.asked += 1
+            if self.asked == 1:
+                raise ZeroDivisionError
+            return await super().refuses(resource)
+
+    there: dict[str, Any] = {"endpoints": [{"address": PROXY.address}], "workloadSelector": None}
+    strict = make("PeerAuthentication", "default", {"mtls": {"mode": "STRICT"}})
+    async with judging() as world:
+        world.judge._scratch = Broken()
+        await world.change(service_entry(**there), strict)
+        view = await watch(world.groups, PROXY)
+        world.refuse(view, xds.CLUSTER, NAME)
+        world.refuse(view, xds.LISTENER, "virtualInbound")
+        assert (await world.taken_back()).key == strict.key
 
 
 # ---- what nobody refuses ------------------------------------------------------------------------------------------------
