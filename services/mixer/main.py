@@ -29,8 +29,8 @@ from windward.config.registry import MIXER
 from windward.identity.names import MIXER_ACCOUNT
 from windward.process import Lifecycle, run
 from windward.rpc import server as servers
-from windward.rpc.errors import ErrorInterceptor
 from windward.rpc.http import http_at
+from windward.rpc.http2.server import Http2Server
 from windward.store.open import store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
@@ -84,7 +84,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
                 group.create_task(workloads.run(store)),
             ]
             await _ready_or_stopped(policy, lifecycle.stopping)
-            server = servers.new_server(interceptors=[ErrorInterceptor()])
+            server = Http2Server()
             external_auth_pb2_grpc.add_AuthorizationServicer_to_server(
                 CheckService(lambda: policy.current, workloads), server
             )
@@ -92,8 +92,8 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
                 ReportService(workloads, settings.trust_domain), server
             )
             health = servers.add_standard_services(server, SERVICES)
-            grpc_port = servers.listen_mtls(
-                server, settings.grpc_address, keeper.source, setting="--grpc-address"
+            grpc_port = server.listen_mtls(
+                settings.grpc_address, keeper.source, setting="--grpc-address"
             )
             await server.start()
             await servers.set_serving(health, SERVICES)

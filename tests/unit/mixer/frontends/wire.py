@@ -9,8 +9,7 @@ from typing import Any
 import grpc
 
 from windward.registration import RegisteredWorkload
-from windward.rpc.errors import ErrorInterceptor
-from windward.rpc.server import listen_plaintext, new_server
+from windward.rpc.http2.server import Http2Server
 
 
 def a_workload(name: str, address: str, version: str = "v1") -> RegisteredWorkload:
@@ -28,9 +27,9 @@ def a_workload(name: str, address: str, version: str = "v1") -> RegisteredWorklo
 async def served(
     add: Callable[[Any, grpc.aio.Server], None], servicer: Any
 ) -> AsyncIterator[grpc.aio.Channel]:
-    server = new_server(interceptors=[ErrorInterceptor()])
+    server: Any = Http2Server()
     add(servicer, server)
-    port = listen_plaintext(server, "127.0.0.1:0", setting="--grpc-address")
+    port = server.listen_plaintext("127.0.0.1:0", setting="--grpc-address")
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

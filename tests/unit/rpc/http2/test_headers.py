@@ -81,3 +81,30 @@ def test_a_status_is_read_as_it_was_said(code, words):
 def test_long_words_are_cut():
     fields = decoded(trailers(3, "a" * 100_000))
     assert len(fields["grpc-message"]) == LONGEST_WORDS
+
+
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "x-c", "x-d-bin"]), st.sampled_from(["1", "2", "AAE", ""])
+    ),
+    max_size=5,
+)
+
+
+@given(st.lists(FIELDS, min_size=1, max_size=30), st.sampled_from([0, 40, 80, 4096]))
+def test_what_is_remembered_of_blocks_is_what_they_say(lists, table):
+    """Whatever the table keeps and drops between."""
+    encoder, headers = Encoder(), Headers()
+    encoder.header_table_size = table
+    for fields in [*lists, *lists, *lists]:
+        block = encoder.encode([(":path", "/a.B/C"), *fields])
+        expected = Headers().read(Encoder().encode([(":path", "/a.B/C"), *fields]))
+        assert headers.read(block) == expected
+
+
+def test_a_call_that_is_said_in_the_same_bytes_again_is_not_decoded_again():
+    encoder, headers = Encoder(), Headers()
+    fields = [(":method", "POST"), (":path", "/a.B/C"), ("content-type", "application/grpc")]
+    first, second, third = (headers.read(encoder.encode(fields)) for _ in range(3))
+    assert first == second
+    assert second is third
