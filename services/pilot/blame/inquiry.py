@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from envoy.config.route.v3.route_components_pb2 import VirtualHost
 
 from services.pilot.blame.blame import Blame, blames
 from services.pilot.blame.changed import Change, Object
@@ -53,6 +54,8 @@ class Inquiry:
     workshop: Workshop
     objects: Objects
     refuses: Refuses
+    had: Resource | None = None
+    """What the proxy took before, if anything: what is in both is not looked at first."""
 
     async def blames(self) -> list[Blame]:
         """Everyone to blame; nobody when the scratch takes the resource. Raises Unanswered."""
@@ -68,15 +71,24 @@ class Inquiry:
         """The bad virtual hosts of a route configuration, each by itself."""
         name = self.resource.name
 
-        async def refused(hosts: Sequence[Any]) -> bool:
-            return bool(await self.refuses(of_virtual_hosts(name, hosts)))
+        async def refused(some: Sequence[VirtualHost]) -> bool:
+            return bool(await self.refuses(of_virtual_hosts(name, some)))
 
+        hosts = virtual_hosts(self.resource)
+        bad = await bad_ones(self._new(hosts), refused) or await bad_ones(hosts, refused)
         found: list[Blame] = []
-        for item in await bad_ones(virtual_hosts(self.resource), refused):
+        for item in bad:
             of_host = self._at_gateway if self.proxy.type is ProxyType.ROUTER else self._at_sidecar
             bench, suspected = of_host(item.name)
             found += await blames(_Refusal(bench, item.name, self.refuses), suspected)
         return _distinct(found)
+
+    def _new(self, hosts: Sequence[VirtualHost]) -> list[VirtualHost]:
+        """Those that are not in what the proxy took before."""
+        if self.had is None:
+            return []
+        known = {host.SerializeToString(deterministic=True) for host in virtual_hosts(self.had)}
+        return [h for h in hosts if h.SerializeToString(deterministic=True) not in known]
 
     def _at_sidecar(self, name: str) -> tuple[Bench, list[Object]]:
         host = name.rpartition(":")[0]

@@ -30,6 +30,7 @@ from services.pilot.snapshot import MeshSnapshot
 from windward.config.object import ConfigObject, ObjectKey
 from windward.telemetry.logging import get_logger
 from windward.xds import resource as xds
+from windward.xds.knowledge import Have
 from windward.xds.resource import Origin, Resource
 from windward.xds.stream import HeldKey, Refusal, TypeState
 
@@ -64,6 +65,8 @@ class Case:
     """Whether nobody else is sent it."""
     opened_by: str = ""
     """The identity in whose count of open cases it is."""
+    had: Resource | None = None
+    """What the first who refused it has in its place: that it took."""
     taken_back: bool = False
     """Whether the objects to blame are not in force because of it."""
     objects: frozenset[ObjectKey] = field(init=False)
@@ -131,13 +134,13 @@ class Judge:
         self._opened: Counter[str] = Counter()
         """Who opened how many cases that are not proved."""
 
-    def answered(self, proxy: Proxy, _: TypeState, refusals: tuple[Refusal, ...]) -> None:
-        """A proxy's ACK or NACK, with the resources that it proves bad."""
+    def answered(self, proxy: Proxy, state: TypeState, refusals: tuple[Refusal, ...]) -> None:
+        """A proxy's ACK or NACK, with the resources that it proves bad; ``state`` knows what it has in their place."""
         for refusal in refusals:
             key = (refusal.type_url, refusal.name, refusal.version)
             case = self._cases.get(key)
             if case is None:
-                case = self._open(proxy, refusal)
+                case = self._open(proxy, refusal, state.overlay.get(refusal.name))
             if case is None or len(case.identities) >= MOST_IDENTITIES:
                 continue
             before = len(case.identities)
@@ -179,7 +182,7 @@ class Judge:
             open_ones = (key for key, case in self._cases.items() if not case.proved)
             self._close(next(open_ones, next(iter(self._cases))))
 
-    def _open(self, proxy: Proxy, refusal: Refusal) -> Case | None:
+    def _open(self, proxy: Proxy, refusal: Refusal, had: Have | None) -> Case | None:
         if self._opened[_who(proxy)] >= MOST_OPEN:
             return None
         resource = self._engine.resource(proxy, refusal.type_url, refusal.name)
@@ -187,6 +190,7 @@ class Judge:
             return None  # it is another one already
         self._room()
         case = Case(refusal, resource, proxy, opened_by=_who(proxy))
+        case.had = had if isinstance(had, Resource) else None
         self._cases[case.key] = case
         self._opened[case.opened_by] += 1
         return case
@@ -282,7 +286,12 @@ class Judge:
         if not self._patience.has_any(who, now):
             return ()
         inquiry = Inquiry(
-            case.resource, proxy, self._workshop(), self._engine.objects(), self._scratch.refuses
+            case.resource,
+            proxy,
+            self._workshop(),
+            self._engine.objects(),
+            self._scratch.refuses,
+            case.had,
         )
         try:
             found = tuple(await inquiry.blames())

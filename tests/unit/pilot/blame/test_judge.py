@@ -97,11 +97,19 @@ class World:
             if blame.key == item.key
         ]
 
-    def refuse(self, view: Watched, type_url: str, name: str, proxy: Any = PROXY) -> None:
+    def refuse(
+        self,
+        view: Watched,
+        type_url: str,
+        name: str,
+        proxy: Any = PROXY,
+        had: xds.Resource | None = None,
+    ) -> None:
         resource = view.current.get(type_url, name)
         assert resource is not None
         refusal = Refusal(type_url, name, resource.version, "no", 1, 0.0)
-        self.judge.answered(proxy, TypeState(Subscription(type_url)), (refusal,))
+        state = TypeState(Subscription(type_url), {name: had} if had is not None else {})
+        self.judge.answered(proxy, state, (refusal,))
 
 
 @asynccontextmanager
@@ -439,10 +447,11 @@ class Counting:
     """A scratch that takes everything but what says that it is bad, and counts what it is asked."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.largest = 0
 
     async def refuses(self, resource: xds.Resource) -> str:
         self.asked += 1
+        self.largest = max(self.largest, len(resource.body))
         return "bad" if b"(((" in resource.body else ""
 
     async def close(self) -> None: ...
@@ -468,6 +477,25 @@ async def test_who_refuses_everything_harms_nobody_and_costs_little():
         assert world.holds.empty()
         assert len(list(world.judge)) <= MOST_CASES
         assert all(case.blames or not case.proved for case in world.judge)
+
+
+@pytest.mark.parametrize("had", [True, False])
+async def test_what_a_proxy_has_taken_before_is_not_looked_at_again(had):
+    bad = route(
+        [{"match": [{"uri": {"regex": "((("}}], "route": [{"destination": {"host": "reviews"}}]}]
+    )
+    async with judging(scratch=False) as world:
+        scratch = Counting()
+        world.judge._scratch = scratch
+        await world.change(service_entry(), *(service_entry(f"s{n}") for n in range(250)))
+        view = await watch(world.groups, PROXY)
+        before = view.current.get(xds.ROUTE, "9080")
+        await world.change(bad)
+        world.refuse(view, xds.ROUTE, "9080", had=before if had else None)
+        assert (await world.taken_back()).key == bad.key
+        assert world.said(bad) == ["spec.http[0].match[0].uri.regex"]
+        assert (scratch.asked < 16) == had
+        assert (scratch.largest < 5000) == had
 
 
 async def test_what_is_proved_outlasts_a_flood_of_what_is_not():
