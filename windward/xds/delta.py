@@ -147,8 +147,10 @@ class DeltaStream(Stream):
         """A named resource that does not exist: said once, so that the client need not wait for it."""
         if name not in state.again or self.current.get(state.type_url, name) is not None:
             return False
+        if name in state.overlay:
+            return False  # its removal is due; if it exists again before that, its cluster still waits for it
         state.again.discard(name)
-        return name not in state.overlay
+        return True
 
     def removal(self, state: TypeState) -> bytes | None:
         """What the client has and should not, once nothing refers to it any more."""

@@ -176,6 +176,32 @@ def test_a_name_given_up_beside_everything_is_told_again():
     assert (names(response), list(response.removed_resources)) == (["r001"], [])
 
 
+def test_endpoints_that_a_changed_cluster_waits_for_come_also_when_both_were_gone_for_a_moment():
+    """Envoy warms the cluster that it was sent, whatever became of it before its endpoints could follow."""
+    there = a_resource(ENDPOINT, "a")
+    stream = DeltaStream(a_set(1, a_resource(CLUSTER, "a"), there, a_resource(CLUSTER, "b")))
+    stream.request(DeltaRequest(CLUSTER, subscribe=("*",)))
+    stream.request(DeltaRequest(ENDPOINT, subscribe=("a",)))
+    ack(stream, *deltas(stream.take()))
+    ack(stream, *deltas(stream.take()))
+    stream.request(DeltaRequest(ROUTE, subscribe=("r",)))
+    stream.update(
+        a_set(
+            2,
+            a_resource(CLUSTER, "a", "2"),
+            there,
+            Resource(ROUTE, "r", b"r", refers=frozenset("a")),
+        )
+    )
+    (changed,) = deltas([stream.next()])
+    assert names(changed) == ["a"]
+    stream.update(a_set(3, Resource(ROUTE, "r", b"r")))
+    stream.next()
+    stream.update(a_set(4, a_resource(CLUSTER, "a", "2"), there))
+    sent = [item for response in deltas(stream.take()) for item in response.resources]
+    assert "a" in [item.name for item in sent if item.resource.type_url == ENDPOINT]
+
+
 def test_names_that_come_and_go_beside_everything_leave_nothing_behind():
     """Of a client that never answers either: what it once named is not kept."""
     stream = DeltaStream(a_set(1, *many(CLUSTER, 3)))
