@@ -32,7 +32,7 @@ from windward.xds.resource import CLUSTER, Changes, Origin, Resource, ResourceSe
 log = get_logger()
 SLICE_S = 0.002
 """How long work that nobody waits for may hold the event loop."""
-PUSH_SLICE_S = 0.004
+PUSH_SLICE_S = 0.0025
 """How long a push may: while it lasts answers are not read, which would come between a change and those who wait for it."""
 REMEMBERED = 16
 """Changes that a set remembers; who is further behind compares everything."""
