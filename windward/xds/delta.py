@@ -33,6 +33,11 @@ class DeltaRequest:
     unsubscribe: tuple[str, ...] = ()
     initial_versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def asks(self) -> bool:
+        """Whether it names anything to have."""
+        return bool(self.subscribe)
+
 
 class DeltaStream(Stream):
     """Incremental xDS."""

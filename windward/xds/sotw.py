@@ -26,6 +26,11 @@ class SotwRequest:
     nonce: str = ""
     error: str = ""
 
+    @property
+    def asks(self) -> bool:
+        """Whether it names anything to have."""
+        return bool(self.names)
+
 
 class SotwStream(Stream):
     """State of the world."""

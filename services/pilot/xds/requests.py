@@ -25,6 +25,9 @@ from windward.xds.resource import (
 from windward.xds.stream import DeltaRequest, DeltaStream, SotwRequest, SotwStream
 
 MOST_NAMES: Final = 100_000
+"""Of a request, and of all types of a stream."""
+LONGEST_NAME: Final = 2048
+"""Characters: names are kept as long as they are asked for."""
 
 ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 SERVICES: Final = {
@@ -73,6 +76,9 @@ class Variant:
 def _bounded(names: Any) -> tuple[str, ...]:
     if len(names) > MOST_NAMES:
         raise invalid(f"more than {MOST_NAMES} resource names")
+    for name in names:
+        if len(name) > LONGEST_NAME:
+            raise invalid(f"the resource name {name[:100]!r}... is longer than {LONGEST_NAME}")
     return tuple(names)
 
 
@@ -86,8 +92,7 @@ def _delta_event(request: Any, type_url: str) -> DeltaRequest:
     brought = request.initial_resource_versions
     if nonce and not subscribe and not request.resource_names_unsubscribe and not brought:
         return DeltaRequest(type_url, nonce, _error(request))
-    if len(brought) > MOST_NAMES:
-        raise invalid(f"more than {MOST_NAMES} resource names")
+    _bounded(brought)
     return DeltaRequest(
         type_url=type_url,
         nonce=nonce,

@@ -97,8 +97,8 @@ class Session:
         expired = stream.expired
         found = stream.request(event, monotonic())
         state = stream.types.get(event.type_url)
-        if state is not None and len(state.subscription.names) > MOST_NAMES:
-            raise invalid(f"more than {MOST_NAMES} resource names in all")
+        if event.asks:
+            self._check_names()
         if event.error:
             metrics.REJECTS.inc()
             log.warning(
@@ -108,6 +108,11 @@ class Session:
             metrics.EXPIRED.inc()
         elif event.nonce and state is not None:
             self._judgement.on_answer(self.proxy, state, found)
+
+    def _check_names(self) -> None:
+        """What a client may make its stream keep, whatever types it spreads it over."""
+        if sum(len(s.subscription.names) for s in self.stream.types.values()) > MOST_NAMES:
+            raise invalid(f"more than {MOST_NAMES} resource names in all")
 
     async def run(self, call: Exchange, waker: Waker, place: Place) -> None:
         """Until the client has said its last. Raises what was wrong with a request, or with making a response."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from services.pilot import metrics
 from services.pilot.model.position import Position
 from services.pilot.reach import Reach
-from services.pilot.xds.requests import MOST_NAMES
+from services.pilot.xds.requests import LONGEST_NAME, MOST_NAMES
 from services.pilot.xds.server import LONGEST_NODE
 from tests.unit.pilot_xds.streams import (
     IDENTITY,
@@ -35,7 +35,7 @@ from windward.rpc.errors import RefusedError
 from windward.rpc.http2.server import Http2Server
 from windward.store.errors import Unavailable
 from windward.store.memory import MemoryStore
-from windward.xds.resource import CLUSTER, LISTENER, ROUTE, TYPE_PREFIX
+from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, TYPE_PREFIX
 
 
 def a_node(node_id: str = NODE_ID, **metadata: Any) -> base_pb2.Node:
@@ -227,6 +227,30 @@ async def test_too_many_names_are_refused():
     raw = first_request(a_node(), resource_names_subscribe=many)
     error = await refusal(Ads(a_set(1)), FakeCall(), raw)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "field", ["resource_names_subscribe", "resource_names_unsubscribe", "initial_resource_versions"]
+)
+async def test_a_name_that_is_too_long_is_refused(field):
+    long = "n" * (LONGEST_NAME + 1)
+    fields: Any = {field: {long: "1"} if field.startswith("initial") else [long]}
+    error = await refusal(Ads(a_set(1)), FakeCall(), first_request(a_node(), **fields))
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"longer than {LONGEST_NAME}" in error.message
+
+
+async def test_names_of_all_types_are_counted_together():
+    ads = Ads(a_set(1))
+    async with ads.delta() as call:
+        call.send(node=a_node(), type_url=ROUTE, resource_names_subscribe=["r"])
+        await call.next()
+        half = [str(number) for number in range(MOST_NAMES // 2)]
+        for type_url in (ROUTE, ENDPOINT):
+            call.send(type_url=type_url, resource_names_subscribe=half)
+        with pytest.raises(RefusedError) as caught:
+            [_ async for _ in responses(call)]
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_too_many_names_in_many_requests_are_refused_as_well():
