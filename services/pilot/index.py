@@ -211,6 +211,7 @@ class Index:
             if due_s is None or loop.time() < due_s or self._missing:
                 continue
             await self._publish_now(self._due.take(loop.time()))
+            self._due.done(loop.time())
 
     async def _publish_now(self, began_s: float) -> None:
         """Everything that is known, whatever brought it: what is sent is never newer in one part than in another."""

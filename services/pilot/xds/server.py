@@ -9,8 +9,8 @@ clients then come again, here or at another Pilot, and say what they have.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from random import random
@@ -150,13 +150,16 @@ class DiscoveryServer:
         return asyncio.get_running_loop().call_later(after_s, ending.end, reason)
 
     async def _converse(self, variant: Variant, call: Call, waker: Waker) -> None:
-        first = await self._first(call)
-        if first is None:
-            return
-        request = variant.parse(first)
-        proxy, version = self._proxy(request.node, call)
+        await self._begun(call)
         await self._catch_up(call)
+        # Requests are taken in by those who have a place: of a thousand that come again, each with the versions of all that it
+        # has, the others' stay with them.
         async with self._admission.enter() as place:
+            first = await self._first(call)
+            if first is None:
+                return
+            request = variant.parse(first)
+            proxy, version = self._proxy(request.node, call)
             view = await self._source.attach(proxy, waker.wake)
             try:
                 session = Session(proxy, variant, view, self._judgement)
@@ -184,11 +187,21 @@ class DiscoveryServer:
         except Behind as error:
             raise unavailable(str(error)) from error
 
+    async def _begun(self, call: Call) -> None:
+        async with self._patience():
+            await call.heard()
+
     async def _first(self, call: Call) -> bytes | None:
         """The first request; None when the client ends without one."""
+        async with self._patience():
+            return await call.receive()
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """For so long a client may hold a stream, or a place, without saying what it wants."""
         try:
             async with asyncio.timeout(self._limits.first_request_s):
-                return await call.receive()
+                yield
         except TimeoutError:
             raise late(
                 f"no request within {self._limits.first_request_s:g} s of opening the stream"

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pilot.due import Due, Timing
+from services.pilot.due import REST, Due, Timing
 
 TIMING = Timing(endpoint_s=0.005, quiet_s=0.010, longest_s=0.100)
 
@@ -49,6 +50,23 @@ def test_configuration_holds_up_no_endpoint():
     due.endpoints(1.001)
     due.config(1.002)
     assert due.at_s == 1.001
+
+
+def test_who_is_busy_reads_what_came_before_the_next():
+    due = Due(TIMING)
+    due.now(1.0)
+    due.take(1.0)
+    due.endpoints(1.030)
+    due.done(1.060)
+    assert due.at_s == pytest.approx(1.060 + REST * 0.060)
+    due.now(1.070)
+    assert due.at_s == pytest.approx(1.090), (
+        "removals too: they go together with what comes meanwhile"
+    )
+    due.take(1.090)
+    due.done(1.0901)
+    due.now(2.0)
+    assert due.at_s == 2.0, "who was idle waits for nobody"
 
 
 @given(

@@ -92,6 +92,10 @@ class FakeCall:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
+    async def heard(self) -> None:
+        while self._requests.empty():
+            await asyncio.sleep(0)
+
     async def receive(self) -> bytes | None:
         return await self._requests.get()
 

@@ -32,8 +32,8 @@ from windward.rpc.http2.messages import Messages
 if TYPE_CHECKING:
     from windward.rpc.http2.connection import Connection
 
-WINDOW: Final = 256 * 1024
-"""Bytes that a client may send ahead of what a behaviour has taken."""
+WINDOW: Final = 32 * 1024
+"""Bytes that a client may send ahead of what a behaviour takes: of a thousand that wait for their turn so much is kept."""
 
 
 class Call:
@@ -50,6 +50,7 @@ class Call:
         "_out",
         "_owed",
         "_queue",
+        "_receiving",
         "_trailer",
         "_waiter",
         "expired",
@@ -79,7 +80,7 @@ class Call:
         self._on_message: Callable[[bytes], None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._on_room: Callable[[], None] | None = None
-        self._begun = self._ended = False
+        self._begun = self._ended = self._receiving = False
         self._trailer = b""
         self.trailing: Metadata = ()
         """Sent with the status."""
@@ -110,22 +111,40 @@ class Call:
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
+    async def heard(self) -> None:
+        """Wait until the client has begun to say something, or has ended; what it says is not taken yet."""
+        while not (self._queue or len(self._messages) or self._ended):
+            await self._told()
+
     async def receive(self) -> bytes | None:
         """The next request; None after the last one."""
-        while not self._queue:
-            if self._ended:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+        self._receiving = True
+        try:
+            while not self._queue:
+                if self._ended:
+                    return None
+                self._give_back()
+                await self._told()
+        finally:
+            self._receiving = False
         message = self._queue.popleft()
         self._connection.buffered -= len(message)
         if not self._queue:
-            held, self._held = self._held, 0
-            self._allow(held)
+            self._give_back()
         return message
+
+    async def _told(self) -> None:
+        """Wait for news; one waits at a time."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _give_back(self) -> None:
+        """What was kept has been taken: the client may send as much again."""
+        held, self._held = self._held, 0
+        self._allow(held)
 
     def follow(
         self,
@@ -139,8 +158,7 @@ class Call:
             message = self._queue.popleft()
             self._connection.buffered -= len(message)
             on_message(message)
-        held, self._held = self._held, 0
-        self._allow(held)
+        self._give_back()
         self._on_message, self._on_end = on_message, on_end
         if self._ended:
             on_end()
@@ -180,10 +198,10 @@ class Call:
             connection.buffered += len(self._messages) - before
         if connection.buffered > connection.limits.buffered:
             raise exhausted("requests of this connection that are not whole take too much room")
-        if self._queue or (whole and self._on_message is None):
-            self._held += flow
-        else:
+        if self._on_message is not None or (self._receiving and not self._queue and not whole):
             self._allow(flow)
+        else:
+            self._held += flow
         for message in whole:
             if self._on_message is not None:
                 self._on_message(message)
@@ -273,11 +291,7 @@ class Call:
     async def until_room(self) -> None:
         """For a coroutine that sends: until there is ``room``. It is the only one that waits."""
         while self._out and not self.gone:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._told()
 
     def finish(self, code: grpc.StatusCode, words: str = "") -> None:
         """Say the status, after everything that was sent; later ones are not said."""

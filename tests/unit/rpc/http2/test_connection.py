@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from hypothesis import given
@@ -417,6 +419,38 @@ async def test_requests_that_nobody_takes_are_not_made_room_for():
     while peer.connection.buffered:
         assert await call.receive() == bytes(15_995)
     assert any(frame.stream == 1 for frame in peer.answers(WINDOW_UPDATE))
+
+
+async def test_of_who_waits_for_a_turn_no_more_than_a_window_is_kept():
+    """A request that is longer is taken as soon as somebody asks for it."""
+    peer = Peer()
+    call = peer.open()
+    heard = asyncio.ensure_future(call.heard())
+    await asyncio.sleep(0)
+    whole = b"\0" + (3 * WINDOW).to_bytes(4) + bytes(3 * WINDOW)
+    given, at = WINDOW, 0
+
+    def send() -> None:
+        nonlocal given, at
+        while given and at < len(whole):
+            piece = whole[at : at + min(given, 16_000)]
+            peer.send(DATA, 0, 1, piece)
+            given, at = given - len(piece), at + len(piece)
+            given += sum(
+                int.from_bytes(frame.payload)
+                for frame in peer.answers(WINDOW_UPDATE)
+                if frame.stream == 1
+            )
+
+    send()
+    await heard
+    assert (at, peer.connection.buffered) == (WINDOW, WINDOW)
+    taking = asyncio.ensure_future(call.receive())
+    await asyncio.sleep(0)
+    given += sum(int.from_bytes(frame.payload) for frame in peer.answers(WINDOW_UPDATE))
+    send()
+    assert await taking == bytes(3 * WINDOW)
+    assert peer.connection.buffered == 0
 
 
 # ---- ends -------------------------------------------------------------------------------------------------------------
