@@ -48,8 +48,28 @@ class Transport(Protocol):
     def auth_context(self) -> dict[str, list[bytes]]: ...
 
 
+class _Nowhere:
+    """The transport of a connection that is over: its own must not be kept by it, nor by its calls."""
+
+    peer = ""
+    full = False
+
+    def write(self, data: bytes) -> None:
+        """Nobody hears it."""
+
+    def close(self) -> None:
+        """It is."""
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+
+NOWHERE: Final = _Nowhere()
+
+
 class Connection:
     __slots__ = (
+        "__weakref__",
         "_allowed",
         "_block",
         "_block_flags",
@@ -86,8 +106,8 @@ class Connection:
         limits: Limits = Limits(),
     ) -> None:
         """``opened`` is told of every call; ``now``: seconds, monotonic."""
-        self.transport = transport
-        self.write = transport.write
+        self.transport: Transport = transport
+        self.write: Callable[[bytes], None] = transport.write
         self.limits = limits
         self.calls: dict[int, Call] = {}
         self.called_at = now()
@@ -419,3 +439,7 @@ class Connection:
         for call in calls:
             self.buffered -= call.release()
             call.lost()
+
+    def let_go(self) -> None:
+        """The transport is closed. The two held one another: what long-lived servers set aside must not need the collector."""
+        self.transport, self.write = NOWHERE, NOWHERE.write

@@ -159,7 +159,7 @@ class SocketTransport:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
             return
         except OSError:
-            pass
+            self._connection.let_go()
         self.abort()
 
     # ---- the connection's side --------------------------------------------------------------------------------------
@@ -233,8 +233,10 @@ class SocketTransport:
         self._descriptor = -1
         self._unsent.clear()
         self._socket.close()
-        if self._connection is not None and not self._connection.closed:
-            self._connection.lost()
+        if self._connection is not None:
+            if not self._connection.closed:
+                self._connection.lost()
+            self._connection.let_go()
         self._lost(self)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -445,3 +447,31 @@ async def test_who_reads_nothing_makes_no_more_than_a_window_be_kept():
         await asyncio.wait_for(reader.read(1 << 20), WAIT_S)
     writer.close()
     await server.stop(None)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_what_a_connection_held_is_freed_with_it(refused):
+    """Without the collector: what Pilot sets aside of long-lived objects is freed by its reference counts alone."""
+
+    async def behaves(call: Call) -> None:
+        if refused:
+            raise denied("not you")
+        call.send(await call.receive() or b"")
+
+    async with running() as (server, channel):
+        server.add_behaviours({"/windward.test.Echo/Any": behaves})
+        gc.disable()
+        try:
+            with suppress(grpc.aio.AioRpcError):
+                await channel.unary_unary("/windward.test.Echo/Any")(b"x", timeout=WAIT_S)
+            (transport,) = server.connections
+            held = weakref.ref(transport.connection)
+            del transport
+            await channel.close()
+            async with asyncio.timeout(WAIT_S):
+                while server.connections:
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+            assert held() is None
+        finally:
+            gc.enable()
