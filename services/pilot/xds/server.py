@@ -164,6 +164,8 @@ class DiscoveryServer:
             try:
                 session = Session(proxy, variant, view, self._judgement)
                 session.take_in(request)
+                # Of a client that comes again they are long, and this frame lives as long as the stream.
+                del first, request
                 with self._connect(session, version):
                     await session.run(call, waker, place)
             finally:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 32 * 1024
 """Bytes that a client may send ahead of what a behaviour takes: of a thousand that wait for their turn so much is kept."""
+WIDE: Final = 256 * 1024
+"""Once a request that is longer is being taken: it need not come in many pieces with a round trip between."""
 
 
 class Call:
@@ -53,6 +55,7 @@ class Call:
         "_receiving",
         "_trailer",
         "_waiter",
+        "_wide",
         "expired",
         "finished",
         "gone",
@@ -80,7 +83,7 @@ class Call:
         self._on_message: Callable[[bytes], None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._on_room: Callable[[], None] | None = None
-        self._begun = self._ended = self._receiving = False
+        self._begun = self._ended = self._receiving = self._wide = False
         self._trailer = b""
         self.trailing: Metadata = ()
         """Sent with the status."""
@@ -124,6 +127,7 @@ class Call:
                 if self._ended:
                     return None
                 self._give_back()
+                self._widen()
                 await self._told()
         finally:
             self._receiving = False
@@ -200,6 +204,7 @@ class Call:
             raise exhausted("requests of this connection that are not whole take too much room")
         if self._on_message is not None or (self._receiving and not self._queue and not whole):
             self._allow(flow)
+            self._widen()
         else:
             self._held += flow
         for message in whole:
@@ -222,6 +227,11 @@ class Call:
             self._connection.write(window_update(self.number, self._owed))
             self._allowed += self._owed
             self._owed = 0
+
+    def _widen(self) -> None:
+        if len(self._messages) and not self._wide:
+            self._wide = True
+            self._allow(WIDE - WINDOW)
 
     def end(self) -> None:
         """The client has said its last."""

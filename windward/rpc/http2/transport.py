@@ -233,10 +233,11 @@ class SocketTransport:
         self._descriptor = -1
         self._unsent.clear()
         self._socket.close()
-        if self._connection is not None:
-            if not self._connection.closed:
-                self._connection.lost()
-            self._connection.let_go()
+        connection = self._connection
+        if connection is not None:
+            if not connection.closed:
+                connection.lost()
+            connection.let_go()
         self._lost(self)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.rpc.http2.peer import Peer
 from windward.rpc.http2 import frames
-from windward.rpc.http2.call import WINDOW
+from windward.rpc.http2.call import WIDE, WINDOW
 from windward.rpc.http2.connection import CONNECTION_WINDOW, IDLE_FRAMES, IDLE_S, Limits
 from windward.rpc.http2.frames import (
     ACK,
@@ -408,6 +408,25 @@ def test_windows_that_were_used_are_given_back():
         given[frame.stream] += int.from_bytes(frame.payload)
     assert given[0] > 2 * CONNECTION_WINDOW - CONNECTION_WINDOW // 2
     assert given[1] > 3 * CONNECTION_WINDOW - 2 * WINDOW
+
+
+async def test_a_long_request_that_is_being_taken_has_a_wide_window():
+    peer = Peer()
+    call = peer.open()
+    taking = asyncio.ensure_future(call.receive())
+    await asyncio.sleep(0)
+    peer.message(b"short")
+    assert await taking == b"short"
+    assert not peer.answers(WINDOW_UPDATE)
+    taking = asyncio.ensure_future(call.receive())
+    await asyncio.sleep(0)
+    peer.send(DATA, 0, 1, b"\0" + (WIDE - 100).to_bytes(4) + bytes(5))
+    (given,) = peer.answers(WINDOW_UPDATE)
+    assert int.from_bytes(given.payload) >= WIDE - WINDOW
+    for _ in range((WIDE - 105) // 15_000):
+        peer.send(DATA, 0, 1, bytes(15_000))
+    peer.send(DATA, 0, 1, bytes((WIDE - 105) % 15_000))
+    assert await taking == bytes(WIDE - 100)
 
 
 async def test_requests_that_nobody_takes_are_not_made_room_for():
