@@ -112,7 +112,7 @@ async def _serve(
                 group.create_task(judge.run()),
                 group.create_task(index.reach.align()),
             ]
-            discovery.ready, discovery.reach = index.ready.is_set, index.reach
+            discovery.ready, discovery.reach = index.ready, index.reach
             server, beside = pilot.server(), pilot.server_beside()
             server.add_behaviours(discovery.behaviours())
             health = servers.add_standard_services(server, SERVICES)

@@ -13,6 +13,8 @@ class Limits:
     """Streams of one SPIFFE id; callers without one are bounded by ``streams`` alone."""
     first_request_s: float = 15.0
     """How long a stream may be open without a request."""
+    ready_s: float = 10.0
+    """How long a client waits for a Pilot that is still reading the store."""
     behind_s: float = 3.0
     """How long a client waits that has seen more of the store, at another Pilot, than this one has; then it is sent on."""
     first_syncs: int = 64

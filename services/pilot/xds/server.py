@@ -64,7 +64,8 @@ class DiscoveryServer:
         self._judgement = Judgement()
         self._draining = False
         self._empty = asyncio.Event()
-        self.ready: Callable[[], bool] = lambda: True
+        self.ready: asyncio.Event | None = None
+        """Set once there is something to serve. Who comes before waits: to be sent away and come again costs more."""
         self.reach: Reach | None = None
         """Given one, no client is served less of the store than it has seen elsewhere."""
 
@@ -108,10 +109,8 @@ class DiscoveryServer:
 
     async def serve(self, variant: Variant, call: Call) -> None:
         """One stream, to its end. RefusedError for one that is not served."""
-        if self._draining or not self.ready():
-            raise unavailable(
-                "this Pilot is going away, or has not read the mesh's configuration yet"
-            )
+        if self._draining:
+            raise unavailable("this Pilot is going away")
         if len(self._open) >= self._limits.streams:
             raise exhausted(
                 f"this Pilot has {self._limits.streams} streams, its most; try another one"
@@ -121,6 +120,7 @@ class DiscoveryServer:
             self._open[ending] = waker
             timer = self._timer(ending, peer_expiry(call))
             try:
+                await self._until_ready()
                 await self._converse(variant, call, waker)
             finally:
                 self._close(ending)
@@ -188,6 +188,15 @@ class DiscoveryServer:
             await self.reach.until(position, self._limits.behind_s)
         except Behind as error:
             raise unavailable(str(error)) from error
+
+    async def _until_ready(self) -> None:
+        if self.ready is None or self.ready.is_set():
+            return
+        try:
+            async with asyncio.timeout(self._limits.ready_s):
+                await self.ready.wait()
+        except TimeoutError:
+            raise unavailable("this Pilot has not read the mesh's configuration yet") from None
 
     async def _begun(self, call: Call) -> None:
         async with self._patience():

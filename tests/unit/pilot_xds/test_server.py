@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from services.pilot import metrics
 from services.pilot.model.position import Position
 from services.pilot.reach import Reach
+from services.pilot.xds.limits import Limits
 from services.pilot.xds.requests import LONGEST_NAME, MOST_NAMES
 from services.pilot.xds.server import LONGEST_NODE
 from tests.unit.pilot_xds.streams import (
@@ -308,10 +309,22 @@ def test_any_bytes_are_refused_or_answered(raw):
 
 
 async def test_a_pilot_that_is_not_ready_says_so():
-    ads = Ads(a_set(1))
-    ads.server.ready = lambda: False
+    ads = Ads(a_set(1), Limits(ready_s=0.01))
+    ads.server.ready = asyncio.Event()
     error = await refusal(ads, FakeCall(), first_request(a_node()))
     assert error.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_who_comes_while_the_store_is_read_waits():
+    ads = Ads(a_set(1, a_resource(CLUSTER, "a")))
+    ads.server.ready = asyncio.Event()
+    async with ads.delta() as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        answer = asyncio.ensure_future(call.next())
+        await asyncio.sleep(0.01)
+        assert ads.source.attached == []
+        ads.server.ready.set()
+        assert names(await answer) == ["a"]
 
 
 # ---- status -----------------------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ class SocketTransport:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
             return
         except OSError:
-            self._connection.let_go()
+            pass
         self.abort()
 
     # ---- the connection's side --------------------------------------------------------------------------------------
