@@ -75,7 +75,7 @@ class Call:
         self.request = request
         self.window = window
         self._messages = Messages(limit, request.encoding)
-        self._allowed = WINDOW
+        self._allowed = connection.allowance
         self._held = self._owed = 0
         self._queue: deque[bytes] = deque()
         self._out: deque[memoryview] = deque()
@@ -227,6 +227,10 @@ class Call:
             self._connection.write(window_update(self.number, self._owed))
             self._allowed += self._owed
             self._owed = 0
+
+    def resize(self, by: int) -> None:
+        """The client has taken in our settings: from now on its window is another one, less than nothing perhaps."""
+        self._allowed += by
 
     def _widen(self) -> None:
         if len(self._messages) and not self._wide:

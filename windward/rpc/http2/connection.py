@@ -86,6 +86,7 @@ class Connection:
         "_pumping",
         "_rest",
         "_waiting",
+        "allowance",
         "buffered",
         "called_at",
         "calls",
@@ -114,6 +115,8 @@ class Connection:
         """When the last call ended, if there is none."""
         self.window = frames.DEFAULT_WINDOW
         """Bytes that the peer takes now, over all calls."""
+        self.allowance = frames.DEFAULT_WINDOW
+        """Bytes that the peer may send in a new call: the protocol's default until it has acknowledged our settings."""
         self.buffered = 0
         self.closed = False
         self.draining = False
@@ -277,6 +280,9 @@ class Connection:
         if flags & frames.ACK:
             if payload:
                 raise Broken(Code.FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            for call in self.calls.values():
+                call.resize(WINDOW - self.allowance)
+            self.allowance = WINDOW
             return
         for name, value in frames.read_settings(payload):
             if name == frames.INITIAL_WINDOW_SIZE:

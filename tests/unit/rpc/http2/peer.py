@@ -59,7 +59,8 @@ class Peer:
         self.connection = Connection(self.transport, self.calls.append, lambda: self.now_s, limits)
         self._encoder, self._decoder = Encoder(), Decoder()
         if begin:
-            self.send_raw(frames.PREFACE + frames.settings({}))
+            acknowledged = frames.frame(frames.SETTINGS, frames.ACK, 0)
+            self.send_raw(frames.PREFACE + frames.settings({}) + acknowledged)
             self.answers()
 
     def send_raw(self, data: bytes) -> None:

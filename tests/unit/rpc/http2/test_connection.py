@@ -279,6 +279,23 @@ def test_more_data_than_a_call_may_send_resets_it_alone():
     assert peer.connection.buffered == 0
 
 
+def test_until_our_settings_are_acknowledged_the_protocols_window_holds():
+    peer = Peer(begin=False)
+    peer.send_raw(frames.PREFACE + frames.settings({}))
+    early = peer.open(1)
+    for _ in range(4):
+        peer.send(DATA, 0, 1, b"\0\0\x10\0\0" + bytes(15_995))
+    assert not early.gone
+    peer.send(SETTINGS, ACK)
+    late = peer.open(3)
+    for _ in range(WINDOW // 16_000):
+        peer.send(DATA, 0, 3, bytes(16_000))
+    assert not late.gone
+    peer.send(DATA, 0, 3, bytes(16_000))
+    peer.send(DATA, 0, 1, bytes(16_000))
+    assert (early.gone, late.gone) == (True, True)
+
+
 def test_a_request_over_the_limit_is_refused_with_a_status():
     peer = Peer(Limits(message=100))
     peer.open()
