@@ -13,7 +13,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -156,9 +156,11 @@ class _Agent:
         if not self._started:
             return "starting"
         reason = await self._readiness.problem()
-        if reason or self._registration is None or self._served.resumed:
-            return reason  # what an earlier run registered is known already
-        return "" if self._registration.registered.is_set() else self._registration.problem
+        registration = self._registration
+        if reason or registration is None or registration.registered.is_set():
+            return reason
+        # Without a Pilot, what an earlier run was told is served all the same.
+        return "" if self._served.resumed and registration.failing else registration.problem
 
     def drain_only(self) -> None:
         """Take no part any more, and stay: what stops the workload stops this process later."""
@@ -186,7 +188,7 @@ class _Agent:
                     settings,
                     registry,
                     self._admin.serves_application,
-                    resumed=self._served.resumed,
+                    resumed=self._served.resumed and not self._has_left(),
                 )
                 self._registering = group.create_task(self._registration.run())
             tasks.append(group.create_task(self._envoy.run()))
@@ -220,6 +222,18 @@ class _Agent:
         if application is not None:
             await application.stop(deadline - loop.time())
 
+    @property
+    def _left(self) -> Path:
+        """There after a run that took the workload out of every proxy's endpoints: to them the next one is new."""
+        return Path(self._settings.state_dir) / "left"
+
+    def _has_left(self) -> bool:
+        """Asked once: a run that ends otherwise has not."""
+        found = self._left.exists()
+        with suppress(OSError):
+            self._left.unlink(missing_ok=True)
+        return found
+
     async def _deregister(self) -> bool:
         """Out of every proxy's endpoints; whether the workload was among them."""
         if self._registration is None or self._registering is None:
@@ -229,6 +243,8 @@ class _Agent:
         registering.cancel()
         await asyncio.gather(registering, return_exceptions=True)
         await self._registration.end()
+        with suppress(OSError):
+            self._left.touch(mode=0o600)
         return self._registration.registered.is_set()
 
 

@@ -68,6 +68,11 @@ class Registration:
             group.create_task(self._renew())
 
     @property
+    def failing(self) -> bool:
+        """No Pilot has taken it when it tried last."""
+        return self._failures > 0
+
+    @property
     def _healthy(self) -> bool:
         """Envoy can serve, and the application says that it can."""
         return self._serving and self._health.healthy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from benchmarks.leaving import leave_in_turn, write_topology
 from tests.e2e.conftest import running
 from windward.local.mesh import Mesh
+from windward.local.parts import STATUS_PORT
 
 pytestmark = [pytest.mark.timeout(240)]
 
@@ -39,9 +41,11 @@ async def started(mesh: Mesh, script: str) -> asyncio.subprocess.Process:
 
 async def an_application_ends_as_it_would_alone(mesh: Mesh) -> None:
     """A job: it starts when the sidecar can serve, stdout is its own, and its end is the agent's."""
-    agent = await started(mesh, "echo hello; exit 7")
+    ready = f"http://{mesh.plan.place('peer-b').address}:{STATUS_PORT}/healthz/ready"
+    ask = f"import urllib.request; print(urllib.request.urlopen('{ready}').status)"
+    agent = await started(mesh, f'"{sys.executable}" -c "{ask}"; echo hello; exit 7')
     out, err = await agent.communicate()
-    assert out == b"hello\n"
+    assert out == b"200\nhello\n", err.decode()
     assert agent.returncode == 7, err.decode()
     said = err.decode()
     assert said.index("workload.registered") < said.index("application.started")
