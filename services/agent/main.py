@@ -13,7 +13,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -27,6 +27,7 @@ from services.agent.envoy.drain import Drain
 from services.agent.envoy.process import STDERR, STDOUT, EnvoyProcess, find_envoy
 from services.agent.envoy.proxy_config import BadProxyConfig
 from services.agent.folder import working_folder
+from services.agent.left import LeftMark
 from services.agent.registration import Registration
 from services.agent.settings import Settings
 from services.agent.status.readiness import Readiness
@@ -138,6 +139,7 @@ class _Agent:
         self._drain = Drain(settings, self._admin, self._deregister)
         self._at_once = False
         self._started = False
+        self._left = LeftMark(Path(settings.state_dir))
         self._registration: Registration | None = None
         self._registering: asyncio.Task[None] | None = None
         self._served = served
@@ -188,7 +190,7 @@ class _Agent:
                     settings,
                     registry,
                     self._admin.serves_application,
-                    resumed=self._served.resumed and not self._has_left(),
+                    resumed=self._served.resumed and not self._left.take(),
                 )
                 self._registering = group.create_task(self._registration.run())
             tasks.append(group.create_task(self._envoy.run()))
@@ -222,18 +224,6 @@ class _Agent:
         if application is not None:
             await application.stop(deadline - loop.time())
 
-    @property
-    def _left(self) -> Path:
-        """There after a run that took the workload out of every proxy's endpoints: to them the next one is new."""
-        return Path(self._settings.state_dir) / "left"
-
-    def _has_left(self) -> bool:
-        """Asked once: a run that ends otherwise has not."""
-        found = self._left.exists()
-        with suppress(OSError):
-            self._left.unlink(missing_ok=True)
-        return found
-
     async def _deregister(self) -> bool:
         """Out of every proxy's endpoints; whether the workload was among them."""
         if self._registration is None or self._registering is None:
@@ -243,8 +233,7 @@ class _Agent:
         registering.cancel()
         await asyncio.gather(registering, return_exceptions=True)
         await self._registration.end()
-        with suppress(OSError):
-            self._left.touch(mode=0o600)
+        self._left.set()
         return self._registration.registered.is_set()
 
 

@@ -1,0 +1,26 @@
+"""Whether the run before took the workload out of every proxy's endpoints: to them the next one is new, whatever is on disk.
+
+A file that is there from a clean leave until the next start; a run that was killed leaves none, and its endpoint is known still.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+
+class LeftMark:
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "left"
+
+    def set(self) -> None:
+        """The workload has left. A disk that cannot be written costs the next start two seconds, no more."""
+        with suppress(OSError):
+            self._path.touch(mode=0o600)
+
+    def take(self) -> bool:
+        """Whether it had; asked once."""
+        found = self._path.exists()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        return found
