@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from windward.rpc.http2 import frames
 from windward.rpc.http2.call import WINDOW, Call
+from windward.rpc.http2.carrier import NOWHERE, Transport
 from windward.rpc.http2.frames import FRAME, FRAME_BYTES, Broken, Code
 from windward.rpc.http2.headers import LARGEST_BLOCK, LARGEST_LIST, TABLE, Headers, refused
 
+LARGEST_SENT: Final = frames.LARGEST_PAYLOAD - FRAME_BYTES
+"""With its head, a frame is then one TLS record."""
 CONNECTION_WINDOW: Final = 1024 * 1024
 IDLE_FRAMES: Final = 1000
 """Frames without content (pings, settings, resets, empty data) that a peer may send in ``IDLE_S``."""
@@ -33,40 +36,6 @@ class Limits:
     """Bytes of requests that are not whole, or that nobody has taken yet."""
 
 
-class Transport(Protocol):
-    """Where a connection's bytes go."""
-
-    peer: str
-    full: bool
-    """What is written now would wait in memory: better made later. ``Connection.drained`` is called when it is not any more."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def close(self) -> None:
-        """After what was written has gone."""
-
-    def auth_context(self) -> dict[str, list[bytes]]: ...
-
-
-class _Nowhere:
-    """The transport of a connection that is over: its own must not be kept by it, nor by its calls."""
-
-    peer = ""
-    full = False
-
-    def write(self, data: bytes) -> None:
-        """Nobody hears it."""
-
-    def close(self) -> None:
-        """It is."""
-
-    def auth_context(self) -> dict[str, list[bytes]]:
-        return {}
-
-
-NOWHERE: Final = _Nowhere()
-
-
 class Connection:
     __slots__ = (
         "__weakref__",
@@ -78,7 +47,6 @@ class Connection:
         "_idle_frames",
         "_idle_since",
         "_initial",
-        "_largest",
         "_last",
         "_now",
         "_open",
@@ -129,8 +97,6 @@ class Connection:
         self._preface = True
         self._last = 0
         self._initial = frames.DEFAULT_WINDOW
-        # With its head, a frame is then one TLS record.
-        self._largest = frames.LARGEST_PAYLOAD - FRAME_BYTES
         self._allowed = CONNECTION_WINDOW
         self._block = b""
         self._block_of = self._block_flags = 0
@@ -376,7 +342,7 @@ class Connection:
         """Whether a frame of this size can go at once."""
         return (
             size <= self.window
-            and size <= self._largest
+            and size <= LARGEST_SENT
             and not self._waiting
             and not self.transport.full
         )
@@ -395,7 +361,7 @@ class Connection:
         try:
             while waiting and self.window > 0 and not self.transport.full:
                 call = waiting.popleft()
-                data = call.next_frame(min(self._largest, self.window))
+                data = call.next_frame(min(LARGEST_SENT, self.window))
                 if not data:
                     continue
                 self.window -= len(data) - FRAME_BYTES
