@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.scene import write_topology
+from benchmarks.own_mesh import own_mesh
 from benchmarks.requests import Ended, Requests
 from windward.local.child import Child
 from windward.local.mesh import Mesh
@@ -26,15 +25,8 @@ LOOK_ON_TTLS = 4.0
 
 async def traffic(ttl_s: float, stop_s: float) -> dict[str, Any]:
     """Requests sent, and those that failed, while etcd is stopped and while Pilot is dead, and for some leases after."""
-    with tempfile.TemporaryDirectory(prefix="ww-") as text:
-        folder = Path(text)
-        options = Options(endpoint_ttl_s=ttl_s)
-        mesh = Mesh(folder / "run", write_topology(folder), options=options, gateway_port=0)
-        await mesh.up()
-        try:
-            return await _under_load(mesh, ttl_s, stop_s)
-        finally:
-            await mesh.down()
+    async with own_mesh(write_topology, Options(endpoint_ttl_s=ttl_s)) as mesh:
+        return await _under_load(mesh, ttl_s, stop_s)
 
 
 async def _under_load(mesh: Mesh, ttl_s: float, stop_s: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
 from collections import Counter
 from pathlib import Path
 from time import monotonic
@@ -16,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from benchmarks.own_mesh import own_mesh
 from benchmarks.peer import METHOD, SERVICE
 from benchmarks.requests import Requests
 from windward.local.mesh import Mesh
@@ -101,13 +101,8 @@ async def streams(address: str, count: int, seconds: float) -> Counter[str]:
 
 async def measure(rate: float, open_streams: int, stream_s: float) -> dict[str, object]:
     """Each of two workloads in turn told to leave, while requests and streams go on; and come back."""
-    with tempfile.TemporaryDirectory(prefix="ww-") as folder:
-        mesh = Mesh(Path(folder) / "run", write_topology(Path(folder)), gateway_port=0)
-        await mesh.up()
-        try:
-            return await leave_in_turn(mesh, rate, open_streams, stream_s)
-        finally:
-            await mesh.down()
+    async with own_mesh(write_topology) as mesh:
+        return await leave_in_turn(mesh, rate, open_streams, stream_s)
 
 
 def write_topology(folder: Path) -> Path:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.scene import SERVICE, TOPOLOGY, WAY_IN
 from benchmarks.mesh import until_acked
+from benchmarks.own_mesh import own_mesh
 from benchmarks.requests import Ended, Requests
 from benchmarks.rows import Row
 from benchmarks.steady.build import steady_binary
@@ -125,13 +125,8 @@ def measure(edits: int = 20, rate: float = 500.0) -> dict[str, Any]:
 
 
 async def _measure(edits: int, rate: float) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="ww-") as folder:
-        mesh = Mesh(Path(folder) / "run", write_topology(Path(folder)), gateway_port=0)
-        await mesh.up()
-        try:
-            return await edit_under_load(mesh, edits, rate)
-        finally:
-            await mesh.down()
+    async with own_mesh(write_topology) as mesh:
+        return await edit_under_load(mesh, edits, rate)
 
 
 async def edit_under_load(mesh: Mesh, edits: int, rate: float) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,6 +25,7 @@ from benchmarks.chaos.scene import (
     strike,
     write_topology,
 )
+from benchmarks.own_mesh import own_mesh
 from benchmarks.requests import Ended, Requests
 from benchmarks.rows import Row
 from windward.local.mesh import Mesh
@@ -44,13 +43,8 @@ def measure(seconds: float, seed: int) -> dict[str, Any]:
 
 
 async def _measure(seconds: float, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="ww-") as folder:
-        mesh = Mesh(Path(folder) / "run", write_topology(Path(folder)), gateway_port=0)
-        await mesh.up()
-        try:
-            return await chaos(mesh, tuple(schedule(seed, seconds))) | {"seed": seed}
-        finally:
-            await mesh.down()
+    async with own_mesh(write_topology) as mesh:
+        return await chaos(mesh, tuple(schedule(seed, seconds))) | {"seed": seed}
 
 
 async def chaos(mesh: Mesh, strikes: Sequence[Strike], rate: float = RATE) -> dict[str, Any]:
