@@ -9,11 +9,12 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from windward.identity.certificate import CertificateError, identity_of
 from windward.rpc.http2.connection import Connection
 from windward.rpc.http2.poller import READ, WRITE, Poller
 
@@ -242,19 +243,11 @@ class SocketTransport:
 
 
 def _auth_of(session: ssl.SSLSocket) -> dict[str, list[bytes]]:
+    auth = {"transport_security_type": [b"ssl"]}
     proved = session.getpeercert(binary_form=True)
-    if not proved:
-        return {"transport_security_type": [b"ssl"]}
-    certificate = x509.load_der_x509_certificate(proved)
-    auth = {
-        "transport_security_type": [b"ssl"],
-        "x509_pem_cert": [certificate.public_bytes(Encoding.PEM)],
-    }
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return auth
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) == 1 and uris[0].startswith("spiffe://"):
-        auth["peer_spiffe_id"] = [uris[0].encode()]
+    if proved:
+        auth["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(proved).encode()]
+        with suppress(CertificateError):
+            identity = identity_of(x509.load_der_x509_certificate(proved))
+            auth["peer_spiffe_id"] = [str(identity).encode()]
     return auth
