@@ -21,8 +21,12 @@ ANNOTATION = "sidecar.istio.io/"
 DEFAULT_FLUSH_S = 5.0
 PREFIXES = ("cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "wasm")
 """Readiness and the relay's health are read off these."""
-OWN_PREFIXES = ("listener", "http", "cluster")
-"""Draining counts listeners' connections, registration asks for inbound clusters, people for the rest."""
+OWN_PREFIXES = ("listener", "http", "cluster.inbound")
+"""Draining counts listeners' connections, registration asks for inbound clusters, people for the rest.
+
+Of the mesh's other clusters none, unless ``proxyStatsMatcher`` or an annotation asks for them, as in Istio: a thousand of them
+are a hundred thousand statistics, and seven of the eight seconds that Envoy took to start.
+"""
 SUFFIXES = (
     "rbac.allowed",
     "rbac.denied",

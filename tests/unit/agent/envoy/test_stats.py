@@ -28,6 +28,15 @@ def test_what_the_agent_needs_is_always_kept():
     assert {"prefix": ""} not in mine
 
 
+def test_of_the_meshs_other_clusters_nothing_is_kept_unless_somebody_asks():
+    def kept(made):
+        name = "cluster.outbound|80||a.shop.svc.cluster.local;.upstream_rq_total"
+        return any(name.startswith(item.get("prefix", "-")) for item in made)
+
+    assert not kept(patterns())
+    assert kept(patterns({"statsInclusionPrefixes": "cluster.outbound"}))
+
+
 def test_an_annotation_replaces_what_the_mesh_configures():
     proxy = ProxyConfig(proxy_stats_matcher=ProxyStatsMatcher(inclusion_prefixes=("meshs",)))
     assert {"prefix": "meshs"} in patterns(proxy=proxy)
