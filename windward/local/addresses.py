@@ -17,8 +17,17 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
+from random import SystemRandom
 
 from windward.local.errors import LocalMeshError
+
+_CHOSEN_FROM = (20_000, 32_768)
+"""Below the range of Linux's own choice (``net.ipv4.ip_local_port_range``), above what has a meaning to anybody."""
+_CHOICE = SystemRandom()
+MOST_TRIES = 1000
+MOST_GIVEN = 6000
+"""Of these ports; then they are given out again."""
+_given: set[int] = set()
 
 
 class Mode(Enum):
@@ -128,13 +137,23 @@ def networks_in_use(*, except_link: str = "") -> tuple[ipaddress.IPv4Network, ..
 
 
 def free_port(host: str, preferred: int = 0) -> int:
-    """A free TCP port on an address: the preferred one when it is free."""
-    for port in (preferred, 0) if preferred else (0,):
+    """A free TCP port on an address: the preferred one when it is free.
+
+    Of those that the kernel gives to nobody by itself: between the choice and its use another program's connection could
+    come to have one of its own. Not one that was given out before, which may not be in use yet.
+    """
+    if len(_given) > MOST_GIVEN:
+        _given.clear()
+    tries = (_CHOICE.randrange(*_CHOSEN_FROM) for _ in range(MOST_TRIES))
+    for port in (preferred, *tries) if preferred else tries:
+        if port in _given and port != preferred:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+        _given.add(port)
+        return port
     raise LocalMeshError(f"no free port on {host}")

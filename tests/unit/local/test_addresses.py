@@ -73,6 +73,14 @@ def test_a_taken_port_is_not_given_out():
     assert free_port("127.0.0.1", taken) == taken
 
 
+def test_nobody_else_comes_to_have_a_free_port_meanwhile():
+    ports = [free_port("127.0.0.1") for _ in range(300)]
+    assert len(set(ports)) == len(ports)
+    own_choice = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    first, last = map(int, own_choice)
+    assert not any(first <= port <= last for port in ports)
+
+
 @given(IDS, NAMES)
 def test_a_mesh_of_both_families_gives_everybody_an_ipv6_address_and_changes_nothing_else(
     identifier: str, names: tuple[str, ...]
