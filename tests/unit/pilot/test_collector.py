@@ -5,29 +5,60 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable
 
 import pytest
 
-from services.pilot.collector import LONG_S, YOUNG, keep_collections_short, watch
+from services.pilot.collector import LONG_S, Oldest, keep_collections_short
 
 
-def collections(*ends: tuple[int, float]) -> int:
-    """How often survivors are set aside after full or younger collections of these lengths (generation, seconds)."""
-    now_s, frozen = [0.0], []
-    collected = watch(lambda: now_s[0], lambda: frozen.append(1))
-    for generation, length_s in ends:
-        collected("start", {"generation": generation})
-        now_s[0] += length_s
-        collected("stop", {"generation": generation})
-    return len(frozen)
+class Bench:
+    """A collector whose full collections take a given time."""
+
+    def __init__(self, length_s: float) -> None:
+        self._now_s, self._length_s = 0.0, length_s
+        self.frozen = self.collected = 0
+        self.soon: list[Callable[[], None]] = []
+        self.oldest = Oldest(self.soon.append, lambda: self._now_s, self._collect, self._freeze)
+
+    def _collect(self) -> None:
+        self.collected += 1
+        self._now_s += self._length_s
+
+    def _freeze(self) -> None:
+        self.frozen += 1
+
+    def collection(self, generation: int) -> None:
+        self.oldest("start", {"generation": generation})
+        self.oldest("stop", {"generation": generation})
+
+    def turn(self) -> None:
+        due, self.soon[:] = list(self.soon), []
+        for call in due:
+            call()
 
 
-@pytest.mark.parametrize(
-    ("generation", "length_s", "times"), [(2, 2 * LONG_S, 1), (2, LONG_S / 2, 0), (1, 1.0, 0)]
-)
-def test_what_survives_a_long_full_collection_is_set_aside(generation, length_s, times):
-    assert collections((generation, length_s)) == times
-    assert collections((generation, length_s), (2, 1.0)) == times + 1
+@pytest.mark.parametrize(("length_s", "frozen"), [(2 * LONG_S, 1), (LONG_S / 2, 0)])
+def test_what_survives_a_long_full_collection_is_set_aside(length_s, frozen):
+    bench = Bench(length_s)
+    bench.collection(1)
+    bench.turn()
+    assert (bench.collected, bench.frozen) == (1, frozen)
+
+
+def test_the_oldest_are_collected_after_the_middle_generation_and_in_a_turn_of_their_own():
+    bench = Bench(0.0)
+    bench.collection(0)
+    bench.collection(2)
+    assert not bench.soon
+    bench.collection(1)
+    bench.collection(1)
+    assert bench.collected == 0
+    bench.turn()
+    assert bench.collected == 1
+    bench.collection(1)
+    bench.turn()
+    assert bench.collected == 2
 
 
 class Cyclic:
@@ -40,11 +71,13 @@ async def test_cycles_are_found_by_the_clock_and_nothing_is_left_behind():
     task = asyncio.create_task(keep_collections_short())
     try:
         await asyncio.sleep(0)
-        made = [Cyclic() for _ in range(2 * YOUNG)]
-        last = weakref.ref(made[-1])
-        made.clear()
+        young, old = Cyclic(), Cyclic()
+        gc.collect(0)
+        gc.collect(1)
+        refs = [weakref.ref(young), weakref.ref(old)]
+        del young, old
         async with asyncio.timeout(10):
-            while last() is not None:
+            while any(ref() is not None for ref in refs):
                 await asyncio.sleep(0.01)
     finally:
         task.cancel()

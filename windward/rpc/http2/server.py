@@ -31,7 +31,7 @@ from windward.telemetry.logging import get_logger
 
 log = get_logger()
 BACKLOG: Final = 1024
-ACCEPTS: Final = 32
+ACCEPTS: Final = 8
 """Connections that are accepted before others get their turn."""
 PAUSE_S: Final = 0.1
 """After an accept that failed, for want of file descriptors for example."""
