@@ -192,7 +192,7 @@ def status(observed: Observed, _: Filters) -> Iterator[Row | None]:
         found = {state.state for state in item.stream.types.values()}
         states[next((s for s in ("ERROR", "STALE") if s in found), "SYNCED")] += 1
         yield None
-    samples = sorted(s for push in observed.pushes.latest(RECENT) for s in push.samples_s[::20])
+    samples = sorted(s for push in observed.pushes.latest(RECENT) for s in push.samples_s)
     yield {
         "pilot": observed.pilot,
         "version": snapshot.version,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.xds.meshes import a_resource
-from windward.xds.bodies import Bodies
+from windward.xds.bodies import GENERATION_S, Bodies
 from windward.xds.envelope import delta_body, sotw_body
 from windward.xds.resource import CLUSTER
 
@@ -45,3 +45,17 @@ def test_a_full_memo_begins_anew():
         assert made == delta_body(CLUSTER, (resource,), (), "1")
         kept.append(len(bodies))
     assert max(kept) <= 5
+
+
+def test_what_nobody_asked_for_since_the_last_generation_is_let_go():
+    bodies, used, left = Bodies(), (a_resource(CLUSTER, "a"),), (a_resource(CLUSTER, "b"),)
+    bodies.age(0.0)
+    first = bodies.body(delta_body, CLUSTER, used, (), "1")
+    bodies.body(delta_body, CLUSTER, left, (), "1")
+    bodies.age(GENERATION_S / 2)
+    bodies.age(GENERATION_S)
+    assert len(bodies) == 2
+    assert bodies.body(delta_body, CLUSTER, used, (), "1") is first
+    bodies.age(2 * GENERATION_S)
+    assert len(bodies) == 1
+    assert bodies.body(delta_body, CLUSTER, used, (), "1") is first
