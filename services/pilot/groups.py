@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import islice
 from operator import is_
 from typing import Any
 
@@ -20,23 +21,25 @@ from services.pilot.envoy.gateway import refused
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
-from services.pilot.envoy.own import concerns, may_move, own_resources, scope_of
+from services.pilot.envoy.own import concerns, may_move, own_resources, place_of, scope_of
 from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy, ProxyType
 from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
+from windward.slices import Slices, Turns
 from windward.telemetry.logging import get_logger
 from windward.xds.bodies import Bodies
-from windward.xds.resource import CLUSTER, Changes, Origin, Resource, ResourceSet
+from windward.xds.resource import CLUSTER, ENDPOINT, Changes, Origin, Resource, ResourceSet
 
 log = get_logger()
-SLICE_S = 0.002
-"""How long work that nobody waits for may hold the event loop."""
-PUSH_SLICE_S = 0.0025
-"""How long a push may: while it lasts answers are not read, which would come between a change and those who wait for it."""
+PUSH_SLICE_S = 0.004
+"""How long a push may hold the event loop: meanwhile no answers are read, which others who wait for the change would pay for."""
+FEW = 8
+"""Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
 REMEMBERED = 16
 """Changes that a set remembers; who is further behind compares everything."""
 
+NO_NAMES: Mapping[str, frozenset[str]] = {}
 ByType = Mapping[str, Mapping[str, Resource]]
 Wake = Callable[[], None]
 
@@ -58,31 +61,6 @@ def group_key(proxy: Proxy) -> Hashable:
     )
 
 
-class Slices:
-    """Work that lets others run whenever it has held the event loop for a slice: ``if slices.over: await slices.pause()``."""
-
-    def __init__(self, slice_s: float) -> None:
-        self._time = asyncio.get_running_loop().time
-        self._slice_s = slice_s
-        self._until_s = self._time() + slice_s
-
-    @property
-    def over(self) -> bool:
-        return self._time() >= self._until_s
-
-    async def pause(self) -> None:
-        await asyncio.sleep(0)
-        self._until_s = self._time() + self._slice_s
-
-
-async def in_slices(work: Iterator[None], slice_s: float = SLICE_S) -> None:
-    """Run to the end, letting others run after each slice."""
-    slices = Slices(slice_s)
-    for _ in work:
-        if slices.over:
-            await slices.pause()
-
-
 class SharedScope:
     """A scope's resources, the moment of the mesh that they are of, and what has to be caught up with."""
 
@@ -100,7 +78,6 @@ class SharedScope:
         """Groups, and attachments in hand."""
         self.ready = False
         self.backlog: list[tuple[MeshSnapshot, Delta]] = []
-        self.building = asyncio.Lock()
 
 
 class Group:
@@ -112,6 +89,7 @@ class Group:
         self.own = own
         self.lingering: set[str] = set()
         """Clusters of its own that are no longer wanted, and that connections may still need."""
+        self.place = place_of(proxy)
         self.wakes: dict[View, Wake] = {}
         self.moved = -1
         """The version at which the group changed its scope: two sets have it, and changes since then would mean either."""
@@ -180,6 +158,8 @@ class Groups:
         self._bodies = Bodies()
         self._failed: dict[str, set[str]] = {}
         self._refusals = Refusals()
+        self._turns = Turns()
+        self._building = asyncio.Lock()
         self._scopes: dict[Scope, SharedScope] = {}
         self._groups: dict[Hashable, Group] = {}
         self.snapshot = MeshSnapshot()
@@ -194,6 +174,11 @@ class Groups:
         key = group_key(proxy)
         while (group := self._groups.get(key)) is None:
             shared = await self._scope(scope_of(self.snapshot, proxy))
+            try:
+                await self._turns.next()
+            except BaseException:
+                self._leave(shared)
+                raise
             if (
                 key not in self._groups
                 and scope_of(shared.snapshot, proxy) == shared.resources.scope
@@ -252,9 +237,11 @@ class Groups:
             self._scopes[scope] = shared
         shared.users += 1
         try:
-            async with shared.building:
-                if not shared.ready:
-                    await self._build(shared)
+            # One at a time: the next one can take most from the one before, see ``_base``.
+            if not shared.ready:
+                async with self._building:
+                    if not shared.ready:
+                        await self._build(shared)
         except BaseException:
             self._leave(shared)
             raise
@@ -265,10 +252,10 @@ class Groups:
         shared.resources = ScopeResources(shared.resources.scope, self.options, self._memo)
         shared.snapshot = self.snapshot
         shared.backlog.clear()
-        await in_slices(shared.resources.build(shared.snapshot, self._base(shared)))
+        await self._turns.run(shared.resources.build(shared.snapshot, self._base(shared)))
         while shared.backlog:
             snapshot, delta = shared.backlog.pop(0)
-            await in_slices(shared.resources.advance(snapshot, delta))
+            await self._turns.run(shared.resources.advance(snapshot, delta))
             shared.snapshot = snapshot
         self._report(shared)
         shared.made = shared.resources.made
@@ -301,25 +288,35 @@ class Groups:
         """Put a snapshot in force, scope by scope, waking streams as their scopes are done. How many groups it changed."""
         before, self.snapshot = self.snapshot, snapshot
         self._memo.version = snapshot.version
+        self._bodies.age(asyncio.get_running_loop().time())
         slices = Slices(PUSH_SLICE_S)
         waking, moving, touched = _Waking(push, slices), list[Group](), set(delta.hosts)
+        differs, only_endpoints = bool(delta), delta.only_endpoints
+        few = sorted(delta.endpoints) if only_endpoints and len(delta.endpoints) <= FEW else None
         for shared in list(self._scopes.values()):
             if not shared.ready:
                 shared.backlog.append((snapshot, delta))
                 continue
             names: dict[str, frozenset[str]] = {}
-            if delta:
-                for _ in shared.resources.advance(snapshot, delta):
-                    if slices.over:
-                        await slices.pause()
+            if differs:
+                if few is not None:
+                    shared.resources.exchange(snapshot, few)
+                else:
+                    for _ in shared.resources.advance(snapshot, delta):
+                        if slices.over:
+                            await slices.pause()
                 self._report(shared)
                 names = {url: frozenset(names) for url, names in shared.resources.changed.items()}
                 touched |= shared.resources.touched
             shared.made, shared.snapshot = shared.resources.made, snapshot
             for group in list(shared.groups.values()):
-                if delta and may_move(delta, group.proxy):
-                    moving.append(group)
-                if (changed := self._renew(group, before, delta, names)) is not None:
+                own = NO_NAMES
+                if differs and not (only_endpoints and group.place not in delta.addresses):
+                    if may_move(delta, group.proxy):
+                        moving.append(group)
+                    if concerns(delta, before, group.proxy):
+                        own = self._renew_own(group)
+                if (changed := self._renew(group, names, own)) is not None:
                     await waking.wake(group, changed)
         for group in moving:
             if await self._move(group):
@@ -328,23 +325,30 @@ class Groups:
         self._memo.forget(delta.services - snapshot.services.keys())
         return waking.groups
 
+    def look_ahead(self) -> None:
+        """In a quiet moment, so that the next change of endpoints finds copies of the maps that it exchanges something in."""
+        maps = {id(made): made for shared in self._scopes.values() for made in _endpoints(shared)}
+        self._memo.ahead.prepare(islice(maps.values(), FEW))
+
     def _renew(
-        self, group: Group, before: MeshSnapshot, delta: Delta, names: Mapping[str, frozenset[str]]
+        self, group: Group, names: Mapping[str, frozenset[str]], own: Mapping[str, frozenset[str]]
     ) -> Mapping[str, frozenset[str]] | None:
         """What differs for the group, in its scope (``names``) or of its own; None when nothing does."""
-        own_names: dict[str, frozenset[str]] = {}
-        if delta and concerns(delta, before, group.proxy):
-            own = self._own(group.scope.snapshot, group.proxy, group.own)
-            self._linger(group, own)
-            own_names = _differing(group.own, own)
-            if own != group.own:
-                group.own = own
-        if not names and not own_names:
+        if not names and not own:
             group.still()
             return None
-        changed = _merged(names, own_names)
+        changed = _merged(names, own)
         group.renew(changed)
         return changed
+
+    def _renew_own(self, group: Group) -> Mapping[str, frozenset[str]]:
+        """Make what is the group's own again; the names that differ."""
+        own = self._own(group.scope.snapshot, group.proxy, group.own)
+        self._linger(group, own)
+        differing = _differing(group.own, own)
+        if own != group.own:
+            group.own = own
+        return differing
 
     def _linger(self, group: Group, own: dict[str, dict[str, Resource]]) -> None:
         """Keep the clusters that a proxy is to lose as long as its listeners drain.
@@ -413,6 +417,11 @@ class _Waking:
             wake()
             if self._slices.over:
                 await self._slices.pause()
+
+
+def _endpoints(shared: SharedScope) -> Iterator[Mapping[str, Resource]]:
+    if shared.ready and (found := shared.made.get(ENDPOINT)):
+        yield found
 
 
 def _by_type(resources: list[Resource]) -> dict[str, dict[str, Resource]]:

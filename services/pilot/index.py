@@ -37,12 +37,14 @@ from services.pilot.snapshot import Delta, MeshSnapshot
 from services.pilot.state import MeshState
 from windward.config.feed import ConfigBatch, follow_config
 from windward.config.object import ConfigObject, ObjectKey
+from windward.slices import Work, in_slices
 from windward.store.errors import StoreError
 from windward.store.keys import ENDPOINTS
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
+QUIET_S = 0.05
 PROBE_S = 1.0
 SLOW_S = 0.8
 """A store that takes this long to answer one read has been away."""
@@ -134,10 +136,8 @@ class Index:
         first = True
         loop = asyncio.get_running_loop()
         async for batch in feed:
-            for item in batch.upserts:
-                self._objects[item.key] = item
-            for key in batch.removed:
-                self._objects[key] = None
+            # Taken over at one stroke: what came together is published together.
+            self._objects |= await in_slices(_by_key(batch))
             for key, findings in batch.invalid:
                 log.warning(
                     "config.unreadable", object=str(key), findings=[f.message for f in findings]
@@ -202,6 +202,7 @@ class Index:
 
     async def _publish(self) -> None:
         loop = asyncio.get_running_loop()
+        ahead = loop.call_later(QUIET_S, self._look_ahead)
         while True:
             await self._wait()
             if expired := self._liveness.tick(loop.time()):
@@ -212,6 +213,8 @@ class Index:
                 continue
             await self._publish_now(self._due.take(loop.time()))
             self._due.done(loop.time())
+            ahead.cancel()
+            ahead = loop.call_later(QUIET_S, self._look_ahead)
 
     async def _publish_now(self, began_s: float) -> None:
         """Everything that is known, whatever brought it: what is sent is never newer in one part than in another."""
@@ -220,13 +223,15 @@ class Index:
         refused, self._refused = self._refused, {}
         credentials, self._credentials = self._credentials, {}
         position = self._position
-        delta = self._state.apply(
-            objects,
-            workloads,
-            position.config,
-            refused,
-            position=str(position),
-            credentials=credentials,
+        delta = await in_slices(
+            self._state.applying(
+                objects,
+                workloads,
+                position.config,
+                refused,
+                position=str(position),
+                credentials=credentials,
+            )
         )
         snapshot = self._state.snapshot
         if delta.gateways or delta.credentials:
@@ -255,6 +260,11 @@ class Index:
             groups=groups,
             seconds=seconds,
         )
+
+    def _look_ahead(self) -> None:
+        """After a push, when nothing has come for a moment."""
+        self._state.look_ahead()
+        self.groups.look_ahead()
 
     def _say_absent(self, snapshot: MeshSnapshot) -> None:
         """Once of each credential, as long as it lasts: a server without it refuses its clients."""
@@ -287,3 +297,11 @@ class Index:
                 except TimeoutError:
                     return
         self._wake.clear()
+
+
+def _by_key(batch: ConfigBatch) -> Work[dict[ObjectKey, ConfigObject[Any] | None]]:
+    made: dict[ObjectKey, ConfigObject[Any] | None] = {}
+    for item in batch.upserts:
+        made[item.key] = item
+        yield
+    return made | dict.fromkeys(batch.removed)

@@ -93,6 +93,11 @@ class Delta:
     def hosts(self) -> frozenset[str]:
         return self.services | self.endpoints | self.rules | self.routes
 
+    @property
+    def only_endpoints(self) -> bool:
+        """Whether services, policies and who is of which scope are what they were."""
+        return self == Delta(endpoints=self.endpoints, addresses=self.addresses)
+
     def __bool__(self) -> bool:
         return self != NOTHING
 

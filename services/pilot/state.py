@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from services.pilot.ahead import Ahead
 from services.pilot.credentials.folder import Changes
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service, labels_match
@@ -38,6 +39,7 @@ from windward.config.service_entry import Resolution, ServiceEntry
 from windward.config.virtual_service import VirtualService
 from windward.identity.names import ROOT_NAMESPACE
 from windward.registration import RegisteredWorkload
+from windward.slices import Work, at_once
 
 Objects = dict[ObjectKey, ConfigObject[Any]]
 NONE: Mapping[ObjectKey, ConfigObject[Any]] = {}
@@ -111,6 +113,8 @@ class MeshState:
         """Addresses that users gave to services -> how many have them."""
         self._label_users: set[ObjectKey] = set()
         self._taken_back = TakenBack()
+        self.ahead = Ahead()
+        """Of ``snapshot``'s maps."""
         self.put_again: tuple[ObjectKey, ...] = ()
         """Refused objects that the last change put in force again: what they are about is another one."""
 
@@ -119,7 +123,11 @@ class MeshState:
         """Kind -> key -> object."""
         return self._objects
 
-    def apply(
+    def apply(self, *changes: Any, **more: Any) -> Delta:
+        """All of ``applying`` at once."""
+        return at_once(self.applying(*changes, **more))
+
+    def applying(
         self,
         objects: Mapping[ObjectKey, ConfigObject[Any] | None],
         workloads: Mapping[WorkloadKey, tuple[RegisteredWorkload, bool] | None],
@@ -128,14 +136,15 @@ class MeshState:
         *,
         position: str = "",
         credentials: Changes = NO_CREDENTIALS,
-    ) -> Delta:
-        """Objects and (workload, healthy) as they are now; None for what is gone.
+    ) -> Work[Delta]:
+        """Objects and (workload, healthy) as they are now; None for what is gone. Yields where other work may go between.
 
         ``refused``: objects, as they are, that Envoy refuses. The last good ones stay in force until they change, or until
         a service that they are about does.
         """
         pairs: dict[str, list[Pair]] = {}
         for key, come in objects.items():
+            yield
             if come is not None and self._taken_back.is_refused(come):
                 continue
             self._taken_back.forget(key)
@@ -153,13 +162,19 @@ class MeshState:
             kind = self._objects.setdefault(item.key.kind, {})
             for pair in self._taken_back.take_back(kind, item):
                 pairs.setdefault(item.key.kind, []).append(pair)
-        touched = self._claim(pairs.get("ServiceEntry", ()))
-        for gone, come in pairs.get("WorkloadEntry", ()):
-            touched |= self._candidate_entry(gone, come)
+        touched = set[str]()
+        for pair in pairs.get("ServiceEntry", ()):
+            touched |= self._claim(*pair)
+            yield
+        for pair in pairs.get("WorkloadEntry", ()):
+            touched |= self._candidate_entry(*pair)
+            yield
         for name, workload in workloads.items():
             touched |= self._candidate_workload(name, workload)
+            yield
         before = self.snapshot
-        now, delta = self._registry(before, touched)
+        now, delta = yield from self._registry(before, touched)
+        yield
         retried = self._taken_back.due(delta.services)
         self.put_again = tuple(item.key for item in retried)
         for item in retried:
@@ -174,24 +189,29 @@ class MeshState:
         self.snapshot = replace(now, version=version, revision=revision, position=position)
         return delta
 
+    def look_ahead(self) -> None:
+        """In a quiet moment: endpoints change most, and soon."""
+        self.ahead.prepare((self.snapshot.endpoints, self.snapshot.hosts_at))
+
     # ---- services and endpoints -------------------------------------------------------------------------------------
 
-    def _claim(self, pairs: Iterable[Pair]) -> set[str]:
-        """Which ServiceEntries claim which hosts; the hosts that these are about."""
+    def _claim(
+        self, gone: ConfigObject[ServiceEntry] | None, come: ConfigObject[ServiceEntry] | None
+    ) -> set[str]:
+        """Which hosts a ServiceEntry claims; those that it is about, or was."""
         touched: set[str] = set()
-        for gone, come in pairs:
-            for item in (gone, come):
-                if item is None:
-                    continue
-                for host in item.spec.hosts:
-                    touched.add(host)
-                    claims = self._claims.setdefault(host, [])
-                    if item is come:
-                        insort(claims, (age_order(item), item), key=lambda pair: pair[0])
-                    else:
-                        claims[:] = [pair for pair in claims if pair[1] is not item]
-                    if not claims:
-                        del self._claims[host]
+        for item in (gone, come):
+            if item is None:
+                continue
+            for host in item.spec.hosts:
+                touched.add(host)
+                claims = self._claims.setdefault(host, [])
+                if item is come:
+                    insort(claims, (age_order(item), item), key=lambda pair: pair[0])
+                else:
+                    claims[:] = [pair for pair in claims if pair[1] is not item]
+                if not claims:
+                    del self._claims[host]
         return touched
 
     def _candidate_entry(
@@ -216,42 +236,57 @@ class MeshState:
             self._workloads[key] = now
         return set() if now == before else self._candidates.put((0, *key), before, now)
 
-    def _registry(self, before: MeshSnapshot, touched: set[str]) -> tuple[MeshSnapshot, Delta]:
-        services, endpoints = dict(before.services), dict(before.endpoints)
-        changed_services: set[str] = set()
-        changed_endpoints: set[str] = set()
-        hosts_at = dict(before.hosts_at)
-        addresses: set[Address] = set()
+    def _registry(
+        self, before: MeshSnapshot, touched: set[str]
+    ) -> Work[tuple[MeshSnapshot, Delta]]:
+        now: dict[str, tuple[Service | None, tuple[Endpoint, ...]]] = {}
         for host in sorted(touched):
-            service, found = self._host(host)
-            if service != services.get(host):
-                changed_services.add(host)
+            yield
+            now[host] = self._host(host)
+        come = {host for host, (service, _) in now.items() if service != before.services.get(host)}
+        moved = {host for host, (_, them) in now.items() if them != before.endpoints.get(host, ())}
+        services, endpoints, hosts_at = before.services, before.endpoints, before.hosts_at
+        addresses: set[Address] = set()
+        if come:
+            services = changed = self.ahead.copy(before.services)
+            for host in come:
+                service, _ = now[host]
                 self._candidates.select(service, host)
-                _put(services, host, service)
-            had = endpoints.get(host, ())
-            if found != had:
-                changed_endpoints.add(host)
-                addresses |= _differing(had, found)
-                _move(hosts_at, host, set(map(_place, had)), set(map(_place, found)))
-            _put(endpoints, host, found if service is not None else None)
-        vips = self._vips(before, services, touched)
+                _put(changed, host, service)
+                yield
+        if come or moved:
+            endpoints = changed_endpoints = self.ahead.copy(before.endpoints)
+            for host in come | moved:
+                service, them = now[host]
+                _put(changed_endpoints, host, them if service is not None else None)
+        if moved:
+            hosts_at = places = self.ahead.copy(before.hosts_at)
+            for host in moved:
+                had, them = before.endpoints.get(host, ()), now[host][1]
+                addresses |= _differing(had, them)
+                _move(places, host, set(map(_place, had)), set(map(_place, them)))
+                yield
+        vips = yield from self._vips(before, services, touched)
         delta = Delta(
-            services=frozenset(changed_services) | vips.moved,
-            endpoints=frozenset(changed_endpoints),
+            services=frozenset(come) | vips.moved,
+            endpoints=frozenset(moved),
             addresses=frozenset(addresses),
         )
         if not delta:
             return replace(before, vips=vips), delta
-        now = replace(before, services=services, endpoints=endpoints, hosts_at=hosts_at, vips=vips)
-        return now, delta
+        after = replace(
+            before, services=services, endpoints=endpoints, hosts_at=hosts_at, vips=vips
+        )
+        return after, delta
 
     def _vips(
         self, before: MeshSnapshot, services: Mapping[str, Service], changed: AbstractSet[str]
-    ) -> Vips:
+    ) -> Work[Vips]:
         """Virtual addresses after these services came, went, changed or aged."""
         wanted: dict[str, datetime] = {}
         gone: list[str] = []
         for host in changed:
+            yield
             old, new = before.services.get(host), services.get(host)
             self._given.subtract(old.addresses if old else ())
             self._given.update(new.addresses if new else ())

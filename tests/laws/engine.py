@@ -52,6 +52,10 @@ class Living:
         self.steps += 1
         delta = apply(self.state, events, self.steps)
         await self.groups.publish(self.state.snapshot, delta)
+        if self.state.snapshot.version % 2:
+            # As after a quiet moment.
+            self.state.look_ahead()
+            self.groups.look_ahead()
 
     def digests(self) -> list[str]:
         """Of everything that each proxy is served: names, versions, bytes and origins."""

@@ -16,6 +16,7 @@ from windward.config.finding import Finding
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.staged import is_committed
 from windward.config.stored import decode_stored, key_of
+from windward.slices import Work, in_slices
 from windward.store.follow import follow
 from windward.store.keys import APPLYING, CONFIG_AREA
 from windward.store.protocol import Batch, Change, Put, Store
@@ -45,12 +46,14 @@ async def follow_config(store: Store) -> AsyncGenerator[ConfigBatch, None]:
         first = False
         whole = Batch(tuple(pending.values()), batch.revision)
         pending = {}
-        yield decode_batch(whole)
+        yield await in_slices(decoding(whole))
 
 
-def decode_batch(batch: Batch) -> ConfigBatch:
+def decoding(batch: Batch) -> Work[ConfigBatch]:
+    """Yields where other work may go between: there may be tens of thousands."""
     upserts, removed, invalid = [], [], []
     for change in batch.changes:
+        yield
         path = change.entry.key if isinstance(change, Put) else change.key
         key = key_of(path)
         if key is None:

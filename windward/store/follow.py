@@ -10,12 +10,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from windward.slices import Work, in_slices
 from windward.store.errors import Compacted, StoreReset, Unavailable
 from windward.store.protocol import Batch, Change, Deleted, Entry, Put, Store
 
 RELIST_EVERY_S = 420.0
 """A watch can lose events by a server's fault (etcd has fixed several such bugs): compare now and then."""
 RETRY_S = 0.5
+A_STEP = 100
+"""Entries that are compared at a stretch."""
 
 
 async def follow(
@@ -30,7 +33,7 @@ async def follow(
         except (Unavailable, Compacted, StoreReset):
             await asyncio.sleep(RETRY_S)
             continue
-        changes = difference(known, listing.entries, listing.revision)
+        changes = await in_slices(difference(known, listing.entries, listing.revision))
         known = {entry.key: entry for entry in listing.entries}
         if changes or first:
             first = False
@@ -95,9 +98,15 @@ def _is_news(known: dict[str, Entry], change: Change) -> bool:
 
 def difference(
     known: dict[str, Entry], now: tuple[Entry, ...], revision: int
-) -> tuple[Change, ...]:
-    """What turns the known entries into the listed ones."""
-    present = {entry.key for entry in now}
-    gone = tuple(Deleted(key, revision) for key in sorted(known) if key not in present)
-    put = tuple(Put(entry) for entry in now if known.get(entry.key) != entry)
-    return gone + put
+) -> Work[tuple[Change, ...]]:
+    """What turns the known entries into the listed ones. Yields where other work may go between: all of a store may be listed."""
+    present: set[str] = set()
+    put: list[Change] = []
+    for number, entry in enumerate(now):
+        present.add(entry.key)
+        if known.get(entry.key) != entry:
+            put.append(Put(entry))
+        if not number % A_STEP:
+            yield
+    gone = [Deleted(key, revision) for key in sorted(known.keys() - present)]
+    return (*gone, *put)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast
 
+from services.pilot.ahead import Ahead
+
 T = TypeVar("T")
 
 
@@ -32,6 +34,7 @@ class Memo:
         self._kept: dict[str, dict[Hashable, list[_Variant]]] = {}
         self._of_now: dict[Hashable, tuple[object, Any]] = {}
         self._version = 0
+        self.ahead = Ahead()
         self.built = 0
 
     @property

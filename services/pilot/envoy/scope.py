@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from envoy.config.listener.v3 import listener_pb2
 
@@ -30,15 +31,26 @@ from services.pilot.envoy.outbound import (
 from services.pilot.envoy.virtual_host import HostRoutes
 from services.pilot.model.sidecar_scope import EVERYTHING
 from services.pilot.snapshot import Delta, MeshSnapshot
+from windward.slices import Work
 from windward.xds import resource as xds
 from windward.xds.resource import Resource
 
 Resources = dict[str, dict[str, Resource]]
 TYPES = (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER, xds.ROUTE, xds.EXTENSION, xds.NAME_TABLE)
-FEW = 8
-"""Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
 ONE_CONFIGURATION = 0
 """The place of the HTTP proxy's routes among those of ports."""
+
+
+Exchange = tuple[str, str, Resource | None]
+"""(type URL, name, what is there now)."""
+
+
+def _exchanges(before: HostPart, now: HostPart) -> tuple[Exchange, ...]:
+    known = set(map(id, before.resources))
+    come = {(item.type_url, item.name): item for item in now.resources if id(item) not in known}
+    left = {(item.type_url, item.name) for item in now.resources}
+    gone = [key for item in before.resources if (key := (item.type_url, item.name)) not in left]
+    return (*((*key, item) for key, item in come.items()), *((*key, None) for key in gone))
 
 
 class PortHosts:
@@ -99,12 +111,10 @@ class ScopeResources:
         self._referring: dict[str, set[str]] = {}
         self._owned: set[str] = set()
         """Types whose map belongs to the advance in hand; the others are somebody's already."""
-        self._sharing = False
-        """Whether so little changes that every scope exchanges the same in the same maps."""
         any_ = options.allow_any and scope.shape is Shape.INTERCEPTED
         self._fallback = virtual_host.spliceable(virtual_host.unknown_hosts(allow_any=any_))
 
-    def build(self, snapshot: MeshSnapshot, base: ScopeResources | None = None) -> Iterator[None]:
+    def build(self, snapshot: MeshSnapshot, base: ScopeResources | None = None) -> Work[None]:
         """Everything; yields where other work may go between.
 
         ``base``: the resources, at this very snapshot, of a scope that is like this one but for its namespace. What the two
@@ -135,7 +145,7 @@ class ScopeResources:
         self._listeners = dict(base._listeners)
         self._referring = {host: set(others) for host, others in base._referring.items()}
 
-    def advance(self, snapshot: MeshSnapshot, delta: Delta) -> Iterator[None]:
+    def advance(self, snapshot: MeshSnapshot, delta: Delta) -> Work[None]:
         """Take over what changed; yields where other work may go between."""
         self._begin()
         yield from self._advance(snapshot, delta)
@@ -144,12 +154,36 @@ class ScopeResources:
         self.changed = {}
         self.touched = set()
         self._owned = set()
-        self._sharing = False
 
-    def _advance(self, snapshot: MeshSnapshot, delta: Delta) -> Iterator[None]:
+    def exchange(self, snapshot: MeshSnapshot, hosts: Iterable[str]) -> None:
+        """Take over other endpoints of a few hosts, where nothing else changed: ``advance`` at a tenth of its cost.
+
+        Scopes that had one map of a type have one map of it still, so the work is that of the first of them.
+        """
+        self._begin()
+        builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
+        for host in hosts:
+            before = self._parts.get(host)
+            if before is None:
+                continue
+            self.touched.add(host)
+            try:
+                moved = builder.with_endpoints(host, before)
+            except Exception as error:
+                self.failed[host] = f"{type(error).__name__}: {error}"
+                continue
+            if moved is not before:
+                self._parts[host] = moved
+                key = ("moved", id(before), id(moved))
+                exchanges = self._memo.once(
+                    key, (before, moved), partial(_exchanges, before, moved)
+                )
+                for exchange in exchanges:
+                    self._exchange(*exchange)
+
+    def _advance(self, snapshot: MeshSnapshot, delta: Delta) -> Work[None]:
         builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
         whole = delta.services | delta.rules | delta.routes
-        self._sharing = not whole and len(delta.endpoints) <= FEW
         for host in delta.services & self._referring.keys():
             whole |= self._referring[host]
         ports: set[int] = set()
@@ -331,18 +365,28 @@ class ScopeResources:
             if known is None or known.version != item.version:
                 self.changed.setdefault(item.type_url, set()).add(item.name)
             # The same bytes may be of other objects: nothing to send then, but something to say of their origins.
-            if self._sharing:
-                self._exchange(item)
-            else:
-                self._own(item.type_url)[item.name] = item
+            self._own(item.type_url)[item.name] = item
 
-    def _exchange(self, item: Resource) -> None:
-        """Scopes that had one map of a type have one map of it still, after the same exchange."""
-        before = self.made[item.type_url]
-        key = (id(before), id(item))
-        after = self._memo.once(key, (before, item), lambda: {**before, item.name: item})
-        self.made = {**self.made, item.type_url: after}
-        self._owned.discard(item.type_url)
+    def _exchange(self, type_url: str, name: str, item: Resource | None) -> None:
+        before = self.made[type_url]
+        known = before.get(name)
+        if known is item:
+            return
+        if known is None or item is None or known.version != item.version:
+            self.changed.setdefault(type_url, set()).add(name)
+        key = (id(before), name, id(item))
+        after = self._memo.once(key, (before, item), lambda: self._with(before, name, item))
+        self.made = {**self.made, type_url: after}
+
+    def _with(
+        self, before: dict[str, Resource], name: str, item: Resource | None
+    ) -> dict[str, Resource]:
+        after = self._memo.ahead.copy(before)
+        if item is None:
+            del after[name]
+        else:
+            after[name] = item
+        return after
 
     def _drop(self, type_url: str, dropped: Iterable[str]) -> None:
         for name in dropped:

@@ -19,6 +19,7 @@ from services.pilot.registry.merge import Conflict, Merge
 from services.pilot.registry.protocol import KINDS, MESH, Registry, RegistryBatch, Sources
 from windward.config.feed import ConfigBatch
 from windward.config.object import ConfigObject, ObjectKey
+from windward.slices import Work, in_slices
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -52,7 +53,7 @@ async def with_registries(
             )
             for task in done:
                 name = pending.pop(task)
-                made = view.take(name, task.result())
+                made = await in_slices(view.taking(name, task.result()))
                 pending[asyncio.ensure_future(anext(sources[name]))] = name
                 if missing is not None:
                     missing.discard(name)
@@ -92,9 +93,9 @@ class _View:
         self._merge = Merge(order)
         self._said: set[Conflict] = set()
 
-    def take(self, name: str, batch: Any) -> ConfigBatch:
+    def taking(self, name: str, batch: Any) -> Work[ConfigBatch]:
         if name != MESH:
-            made = self._merge.apply(name, batch)
+            made = yield from self._merge.applying(name, batch)
             self._account(name)
             return ConfigBatch(made.upserts, made.removed, (), 0)
         found: ConfigBatch = batch
@@ -102,7 +103,7 @@ class _View:
             tuple(item for item in found.upserts if item.key.kind in KINDS),
             tuple(key for key in found.removed if key.kind in KINDS),
         )
-        made = self._merge.apply(MESH, mine)
+        made = yield from self._merge.applying(MESH, mine)
         self._account(MESH)
         rest = tuple(item for item in found.upserts if item.key.kind not in KINDS)
         gone = tuple(key for key in found.removed if key.kind not in KINDS)
@@ -120,6 +121,8 @@ class _View:
 
 def joined(batches: Sequence[ConfigBatch]) -> ConfigBatch:
     """Batches that follow one another, as one."""
+    if len(batches) == 1:
+        return batches[0]
     upserts: dict[ObjectKey, ConfigObject[Any]] = {}
     removed: dict[ObjectKey, None] = {}
     for batch in batches:

@@ -18,6 +18,7 @@ import msgspec
 from services.pilot.registry.protocol import RegistryBatch
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.service_entry import ServiceEntry
+from windward.slices import Work, at_once
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,7 +47,14 @@ class Merge:
         """Those of now."""
 
     def apply(self, registry: str, batch: RegistryBatch) -> RegistryBatch:
-        """Take in a registry's batch; what is different for those who see all registries as one."""
+        """All of ``applying`` at once."""
+        return at_once(self.applying(registry, batch))
+
+    def applying(self, registry: str, batch: RegistryBatch) -> Work[RegistryBatch]:
+        """Take in a registry's batch; what is different for those who see all registries as one.
+
+        Yields where other work may go between, but that of this merge.
+        """
         held = self._held[self._rank[registry]]
         come = {item.key: item for item in batch.upserts}
         gone = set(batch.removed) - come.keys()
@@ -59,11 +67,13 @@ class Merge:
         hosts: set[str] = set()
         for key in concerned:
             hosts |= self._choose(key)
+            yield
         for host in hosts:
             # Not |=: with a view of keys that makes a new set a host, which is quadratic at a start.
             concerned.update(self._claims.get(host, ()))
         self._note_conflicts(hosts)
-        return self._tell(concerned)
+        yield
+        return (yield from self._tell(concerned))
 
     def count(self, registry: str) -> int:
         """How many objects a registry has."""
@@ -84,10 +94,11 @@ class Merge:
             self._claims.setdefault(host, {})[key] = rank
         return {host for _, host in old ^ new}
 
-    def _tell(self, keys: Iterable[ObjectKey]) -> RegistryBatch:
+    def _tell(self, keys: Iterable[ObjectKey]) -> Work[RegistryBatch]:
         upserts: list[ConfigObject[Any]] = []
         removed: list[ObjectKey] = []
         for key in sorted(keys):
+            yield
             now = self._effective(key)
             if now == self._told.get(key):
                 continue

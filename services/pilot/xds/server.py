@@ -33,6 +33,7 @@ from windward.rpc.errors import denied, exhausted, invalid, late, unavailable
 from windward.rpc.http2.call import Call
 from windward.rpc.http2.context import Behaviour
 from windward.rpc.peer import peer_expiry, peer_identity
+from windward.slices import Turns
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
@@ -60,6 +61,7 @@ class DiscoveryServer:
         self._limits = limits
         self._jitter = jitter
         self._admission = Admission(limits.first_syncs, limits.first_sync_s)
+        self._turns = Turns()
         self._open: dict[Ending, Waker] = {}
         self._judgement = Judgement()
         self._draining = False
@@ -155,6 +157,7 @@ class DiscoveryServer:
         # Requests are taken in by those who have a place: of a thousand that come again, each with the versions of all that it
         # has, the others' stay with them.
         async with self._admission.enter() as place:
+            await self._turns.next()
             first = await self._first(call)
             if first is None:
                 return
@@ -167,7 +170,7 @@ class DiscoveryServer:
                 # Of a client that comes again they are long, and this frame lives as long as the stream.
                 del first, request
                 with self._connect(session, version):
-                    await session.run(call, waker, place)
+                    await session.run(call, waker, place, self._turns)
             finally:
                 view.detach()
 

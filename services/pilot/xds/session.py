@@ -20,6 +20,7 @@ from services.pilot.model.source import GroupView
 from services.pilot.xds.admission import Place
 from services.pilot.xds.requests import MOST_NAMES, AnyStream, Variant
 from windward.rpc.errors import invalid
+from windward.slices import Turns
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
@@ -89,7 +90,8 @@ class Session:
         self._call: Exchange | None = None
         self._place: Place | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._pumping = False
+        self._turns: Turns | None = None
+        self._pumping = self._waits = False
 
     def take_in(self, request: Any) -> None:
         """A request that was parsed. RefusedError for one that is no request of this stream."""
@@ -114,17 +116,20 @@ class Session:
         if sum(len(s.subscription.names) for s in self.stream.types.values()) > MOST_NAMES:
             raise invalid(f"more than {MOST_NAMES} resource names in all")
 
-    async def run(self, call: Exchange, waker: Waker, place: Place) -> None:
-        """Until the client has said its last. Raises what was wrong with a request, or with making a response."""
-        self._call, self._place = call, place
+    async def run(self, call: Exchange, waker: Waker, place: Place, turns: Turns) -> None:
+        """Until the client has said its last. Raises what was wrong with a request, or with making a response.
+
+        ``turns``: where streams with much to send wait for each other.
+        """
+        self._call, self._place, self._turns = call, place, turns
         self._ended = asyncio.get_running_loop().create_future()
         waker.pump = self.pump
         try:
             call.follow(self._message, self._end, self.pump)
-            self.pump()
+            self._later()
             await self._ended
         finally:
-            waker.pump = self._call = self._ended = None
+            waker.pump = self._call = self._ended = self._turns = None
             call.unfollow()
 
     def _message(self, raw: bytes) -> None:
@@ -143,9 +148,19 @@ class Session:
         if self._ended is not None and not self._ended.done():
             self._ended.set_exception(error)
 
+    def _later(self) -> None:
+        """Go on in a turn of its own."""
+        if self._turns is not None and not self._waits:
+            self._waits = True
+            self._turns.call(self._go_on)
+
+    def _go_on(self) -> None:
+        self._waits = False
+        self.pump()
+
     def pump(self) -> None:
         """Send what may go, as long as there is room. Called from wherever something has changed: it raises nothing."""
-        if self._pumping or self._ended is None or self._ended.done():
+        if self._pumping or self._waits or self._ended is None or self._ended.done():
             return
         self._pumping = True
         try:
@@ -160,7 +175,7 @@ class Session:
         assert call is not None
         while call.room:
             if sent > LONG:
-                asyncio.get_running_loop().call_soon(self.pump)
+                self._later()
                 return
             begun = monotonic()
             current, held = self.view.current, self._judgement.held

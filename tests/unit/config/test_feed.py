@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from tests.unit.config.test_stored import change, entry_object
-from windward.config.feed import ConfigBatch, decode_batch, follow_config
+from windward.config.feed import ConfigBatch, decoding, follow_config
 from windward.config.object import ObjectKey
 from windward.config.stored import store_key
+from windward.slices import at_once
 from windward.store.keys import CONFIG
 from windward.store.memory import MemoryStore
 from windward.store.protocol import Batch, Deleted, Remove, Transaction, Write
@@ -87,5 +88,5 @@ async def test_an_object_that_cannot_be_read_is_told_and_the_rest_arrives():
 
 
 def test_a_key_that_names_no_object_is_passed_over():
-    batch: Any = decode_batch(Batch((Deleted(CONFIG + "stray", 9),), 9))
+    batch: Any = at_once(decoding(Batch((Deleted(CONFIG + "stray", 9),), 9)))
     assert batch == ConfigBatch((), (), (), 9)

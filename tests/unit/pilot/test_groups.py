@@ -196,6 +196,20 @@ async def test_scopes_that_had_one_map_have_one_after_the_same_change(mesh):
     assert other.current.layers[-1][xds.ENDPOINT] is now[1]
 
 
+async def test_maps_that_were_copied_ahead_of_time_are_in_force_only_with_what_changed(mesh):
+    await mesh.change(service_entry(), workloads=[workload()])
+    one, other = await mesh.watch(sidecar()), await mesh.watch(sidecar(namespace="other"))
+    mesh.state.look_ahead()
+    mesh.groups.look_ahead()
+    before, snapshot = one.current, mesh.state.snapshot
+    kept = dict(snapshot.endpoints), dict(before.layers[-1][xds.ENDPOINT])
+    await mesh.change(workloads=[workload(address="127.7.0.3")])
+    assert (snapshot.endpoints, before.layers[-1][xds.ENDPOINT]) == kept
+    now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
+    assert now[0] is now[1]
+    assert now[0][NAME] is not kept[1][NAME]
+
+
 async def test_intercepted_sidecars_have_the_names_of_what_they_see(mesh):
     host = "reviews.shop.svc.cluster.local"
     own = service_entry("secret", addresses=["10.0.0.9"], namespace="vault", exportTo=["."])

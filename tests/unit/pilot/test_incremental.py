@@ -200,6 +200,10 @@ async def _step_by_step(history):
         before = [(view.current, view.wakes) for view in views]
         delta = mesh.step(what, item)
         await groups.publish(mesh.state.snapshot, delta)
+        if mesh.state.snapshot.version % 2:
+            # As after a quiet moment.
+            mesh.state.look_ahead()
+            groups.look_ahead()
         for view, (old, wakes) in zip(views, before, strict=True):
             named = view.current.changed_since(old.version)
             differs = _differences(old.by_type, view.current.by_type)

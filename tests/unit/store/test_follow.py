@@ -8,6 +8,7 @@ from contextlib import aclosing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from windward.slices import at_once
 from windward.store.follow import difference, follow
 from windward.store.memory import MemoryStore
 from windward.store.protocol import Entry, Put, Remove, Transaction, Write
@@ -83,6 +84,6 @@ def test_a_difference_names_what_is_gone_and_what_is_new():
         return Entry(key, b"", 1, revision, 1)
 
     known = {"a": entry("a", 1), "b": entry("b", 1)}
-    changes = difference(known, (entry("b", 1), entry("c", 5)), 9)
+    changes = at_once(difference(known, (entry("b", 1), entry("c", 5)), 9))
     keys = [change.entry.key if isinstance(change, Put) else change.key for change in changes]
     assert keys == ["a", "c"]
