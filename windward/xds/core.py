@@ -73,7 +73,8 @@ class Stream(ABC):
             touched |= self._follow(before, resources)
         if touched:
             for state in self._order:
-                if state.overlay:
+                overlay = state.overlay
+                if overlay and (state.again or state.todo != list(overlay)):
                     state.reconsider()
             self._rest = False
         for state in self._order:
