@@ -27,6 +27,7 @@ from windward.rpc.http2.frames import Code
 from windward.rpc.http2.poller import Poller
 from windward.rpc.http2.transport import SocketTransport
 from windward.rpc.server import check_local
+from windward.slices import Work, in_slices
 from windward.telemetry.logging import get_logger
 
 log = get_logger()
@@ -61,7 +62,7 @@ class Http2Server:
         self._listening: list[tuple[socket.socket, Tls]] = []
         self._transports: set[SocketTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._stopping = False
         self._closed = asyncio.Event()
 
@@ -132,7 +133,7 @@ class Http2Server:
         for listening, tls in self._listening:
             listening.listen(BACKLOG)
             self._loop.add_reader(listening, self._accept, listening, tls)
-        self._sweep()
+        self._sweeping = self._loop.create_task(self._sweep_for_ever())
 
     def _accept(self, listening: socket.socket, tls: Tls) -> None:
         for _ in range(ACCEPTS):
@@ -208,25 +209,32 @@ class Http2Server:
 
     # ---- time ---------------------------------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await in_slices(self._sweep())
+
+    def _sweep(self) -> Work[None]:
         """Look at every connection."""
-        now = self._loop.time()
         for transport in list(self._transports):
-            quiet_s, connection = now - transport.heard_at, transport.connection
-            if transport.closing:
-                if quiet_s > CLOSE_S:
-                    transport.abort()
-            elif connection is None or not connection.begun:
-                if quiet_s > BEGIN_S:
-                    transport.abort()
-            elif not connection.calls and now - connection.called_at > IDLE_S:
-                connection.end(Code.NO_ERROR, "idle")
-            elif connection.pinged_at is not None:
-                if quiet_s > PONG_S and now - connection.pinged_at > PONG_S:
-                    transport.abort()
-            elif quiet_s > QUIET_S:
-                connection.ping()
-        self._sweeping = self._loop.call_later(SWEEP_S, self._sweep)
+            self._look_at(transport, self._loop.time())
+            yield
+
+    def _look_at(self, transport: SocketTransport, now: float) -> None:
+        quiet_s, connection = now - transport.heard_at, transport.connection
+        if transport.closing:
+            if quiet_s > CLOSE_S:
+                transport.abort()
+        elif connection is None or not connection.begun:
+            if quiet_s > BEGIN_S:
+                transport.abort()
+        elif not connection.calls and now - connection.called_at > IDLE_S:
+            connection.end(Code.NO_ERROR, "idle")
+        elif connection.pinged_at is not None:
+            if quiet_s > PONG_S and now - connection.pinged_at > PONG_S:
+                transport.abort()
+        elif quiet_s > QUIET_S:
+            connection.ping()
 
     async def stop(self, grace: float | None) -> None:
         """Take no more calls; those under way have ``grace`` seconds to end, then they are ended."""
@@ -235,11 +243,7 @@ class Http2Server:
             self._loop.remove_reader(listening)
             listening.close()
         self._listening.clear()
-        for transport in list(self._transports):
-            if transport.connection is not None:
-                transport.connection.drain()
-            else:
-                transport.abort()
+        await in_slices(self._drain())
         if self._transports and grace:
             try:
                 async with asyncio.timeout(grace):
@@ -255,6 +259,14 @@ class Http2Server:
         if self._sweeping is not None:
             self._sweeping.cancel()
         self._poller.close()
+
+    def _drain(self) -> Work[None]:
+        for transport in list(self._transports):
+            if transport.connection is not None:
+                transport.connection.drain()
+            else:
+                transport.abort()
+            yield
 
 
 class _Details:
