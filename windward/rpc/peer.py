@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography import x509
 
 from windward.identity.spiffe_id import SpiffeId, SpiffeIdError
+
+EXPIRY: Final = "windward_not_after"
+"""Where a transport of ours, which has read the peer's certificate, says when it ends: ISO 8601. gRPC's gives the certificate."""
 
 
 class Caller(Protocol):
@@ -32,7 +35,10 @@ def peer_identity(context: Caller) -> SpiffeId | None:
 
 def peer_expiry(context: Caller) -> datetime | None:
     """When the peer's certificate ends (aware UTC); None without one."""
-    found = list(context.auth_context().get("x509_pem_cert", ()))
+    auth = context.auth_context()
+    if read := list(auth.get(EXPIRY, ())):
+        return datetime.fromisoformat(read[0].decode())
+    found = list(auth.get("x509_pem_cert", ()))
     if not found:
         return None
     return x509.load_pem_x509_certificate(found[0]).not_valid_after_utc

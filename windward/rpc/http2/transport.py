@@ -17,6 +17,7 @@ from cryptography import x509
 from windward.identity.certificate import CertificateError, identity_of
 from windward.rpc.http2.connection import Connection
 from windward.rpc.http2.poller import READ, WRITE, Poller
+from windward.rpc.peer import EXPIRY
 
 RECORD: Final = 16_384
 """The most that a TLS record holds."""
@@ -91,7 +92,7 @@ class SocketTransport:
         return self._closing
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        """What the peer's certificate says, by gRPC's names; its SPIFFE id only where it has one URI and that is one."""
+        """What the peer's certificate says, read once: its SPIFFE id, only where it has one URI and that is one, and its end."""
         if self._auth is None:
             self._auth = _auth_of(self._socket) if isinstance(self._socket, ssl.SSLSocket) else {}
         return self._auth
@@ -246,8 +247,8 @@ def _auth_of(session: ssl.SSLSocket) -> dict[str, list[bytes]]:
     auth = {"transport_security_type": [b"ssl"]}
     proved = session.getpeercert(binary_form=True)
     if proved:
-        auth["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(proved).encode()]
+        certificate = x509.load_der_x509_certificate(proved)
+        auth[EXPIRY] = [certificate.not_valid_after_utc.isoformat().encode()]
         with suppress(CertificateError):
-            identity = identity_of(x509.load_der_x509_certificate(proved))
-            auth["peer_spiffe_id"] = [str(identity).encode()]
+            auth["peer_spiffe_id"] = [str(identity_of(certificate)).encode()]
     return auth
