@@ -26,7 +26,7 @@ from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy, ProxyType
 from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
-from windward.slices import Slices, Turns
+from windward.slices import Slices, Turns, Work
 from windward.telemetry.logging import get_logger
 from windward.xds.bodies import Bodies
 from windward.xds.resource import CLUSTER, ENDPOINT, Changes, Origin, Resource, ResourceSet
@@ -249,10 +249,7 @@ class Groups:
 
     async def _build(self, shared: SharedScope) -> None:
         """A first build takes long; what is published meanwhile is caught up with at its end."""
-        shared.resources = ScopeResources(shared.resources.scope, self.options, self._memo)
-        shared.snapshot = self.snapshot
-        shared.backlog.clear()
-        await self._turns.run(shared.resources.build(shared.snapshot, self._base(shared)))
+        await self._turns.run(self._from_nothing(shared))
         while shared.backlog:
             snapshot, delta = shared.backlog.pop(0)
             await self._turns.run(shared.resources.advance(snapshot, delta))
@@ -260,6 +257,13 @@ class Groups:
         self._report(shared)
         shared.made = shared.resources.made
         shared.ready = True
+
+    def _from_nothing(self, shared: SharedScope) -> Work[None]:
+        """Its moment, and what is taken from another scope, are of the first turn: while it waits for that, a push goes on."""
+        shared.resources = ScopeResources(shared.resources.scope, self.options, self._memo)
+        shared.snapshot = self.snapshot
+        shared.backlog.clear()
+        yield from shared.resources.build(shared.snapshot, self._base(shared))
 
     def _base(self, wanted: SharedScope) -> ScopeResources | None:
         """Resources of this very moment that most of a new scope's can be taken from."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.pilot import groups as module
 from services.pilot.credentials.credential import Credential
 from services.pilot.groups import Groups, group_key
 from services.pilot.model.proxy import Interception, Proxy, ProxyType
@@ -14,6 +15,7 @@ from tests.unit.pilot.mesh import (
     REVIEWS,
     change,
     direct,
+    generate,
     make,
     port,
     router,
@@ -269,6 +271,24 @@ async def test_a_proxy_that_attaches_while_its_scope_is_built_gets_what_came_mea
     view = await attaching
     assert view.current.get(xds.CLUSTER, NAME)
     assert view.current.get(xds.CLUSTER, "outbound|9080||s0.shop.svc.cluster.local") is None
+
+
+async def test_a_scope_takes_nothing_from_one_that_a_push_is_half_way_through(mesh, monkeypatch):
+    monkeypatch.setattr(module, "PUSH_SLICE_S", 0.0)
+    names = [f"s{number}" for number in range(9)]
+    hosts = [f"{name}.shop.svc.cluster.local" for name in names]
+    await mesh.change(*(service_entry(it, ports=[port(9000 + int(it[1:]))]) for it in names))
+    await mesh.watch(sidecar(namespace="one"))
+    attaching = asyncio.create_task(mesh.watch(sidecar(namespace="other")))
+    await asyncio.sleep(0)
+    # It waits for its first turn, which comes when some of these are exchanged, and no port is assembled again.
+    route = {"hosts": hosts, "http": [{"route": [{"destination": {"host": hosts[0]}}]}]}
+    await mesh.change(make("VirtualService", "all-to-one", route))
+    made = (await attaching).current
+    fresh = generate(mesh.state.snapshot, sidecar(namespace="other"))
+    assert {name: made.get(xds.ROUTE, name).body for name in made.names(xds.ROUTE)} == {
+        name: item.body for name, item in fresh[xds.ROUTE].items()
+    }
 
 
 async def test_a_scope_that_nobody_waits_for_any_more_is_built_by_the_next(mesh):
