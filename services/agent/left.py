@@ -18,8 +18,15 @@ class LeftMark:
         with suppress(OSError):
             self._path.touch(mode=0o600)
 
-    def take(self) -> bool:
-        """Whether it had; asked once."""
+    def still_known(self, *, resumed: bool) -> bool:
+        """Whether peers hold this endpoint for what an earlier run said of it: one is ``resumed``, and it had not left.
+
+        The mark is gone then, whatever was resumed: a later start would believe it of the wrong run.
+        """
+        left = self._take()
+        return resumed and not left
+
+    def _take(self) -> bool:
         found = self._path.exists()
         with suppress(OSError):
             self._path.unlink(missing_ok=True)

@@ -190,7 +190,7 @@ class _Agent:
                     settings,
                     registry,
                     self._admin.serves_application,
-                    resumed=self._served.resumed and not self._left.take(),
+                    resumed=self._left.still_known(resumed=self._served.resumed),
                 )
                 self._registering = group.create_task(self._registration.run())
             tasks.append(group.create_task(self._envoy.run()))
@@ -232,8 +232,8 @@ class _Agent:
         registering, self._registering = self._registering, None
         registering.cancel()
         await asyncio.gather(registering, return_exceptions=True)
-        await self._registration.end()
-        self._left.set()
+        if await self._registration.end():
+            self._left.set()
         return self._registration.registered.is_set()
 
 

@@ -95,7 +95,12 @@ class Registration:
                 continue
             self._failures = 0
             if not self.registered.is_set():
-                log.info("workload.registered", lease=answer.lease_id, pilot=self._channels.address)
+                log.info(
+                    "workload.registered",
+                    healthy=told,
+                    lease=answer.lease_id,
+                    pilot=self._channels.address,
+                )
             self._lease = answer.lease_id
             self._health.follow(
                 answer.readiness_probe if answer.HasField("readiness_probe") else None
@@ -124,17 +129,33 @@ class Registration:
             self._serving = await self._serves() or loop.time() - self._since > INBOUND_WAIT_S
             await asyncio.sleep(0.05)
 
-    async def end(self) -> None:
-        """Take the workload out of every proxy's endpoints, before it stops answering."""
+    async def end(self) -> bool:
+        """Take the workload out of every proxy's endpoints, before it stops answering; whether it is out.
+
+        Of Pilots that do not answer each is asked once, all of them in the time of one call.
+        """
         if not self._lease:
-            return
+            return not self._resumed
         request = registry_pb2.DeregisterRequest(
             namespace=self._settings.namespace,
             name=self._settings.workload_name,
             lease_id=self._lease,
         )
-        with suppress(grpc.aio.AioRpcError):
-            await self._stub().Deregister(request, timeout=CALL_TIMEOUT_S)
+        times = len(self._channels.addresses)
+        for _ in range(times):
+            try:
+                await self._stub().Deregister(request, timeout=CALL_TIMEOUT_S / times)
+            except grpc.aio.AioRpcError as error:
+                log.warning(
+                    "workload.not_deregistered",
+                    reason=f"{error.code().name}: {error.details()}",
+                    pilot=self._channels.address,
+                    consequence="unless another Pilot is told, peers send requests until the lease lapses",
+                )
+                self._channels.next_address()
+                continue
+            return True
+        return False
 
     def _stub(self) -> registry_pb2_grpc.RegistryServiceAsyncStub:
         return registry_pb2_grpc.RegistryServiceStub(self._channels.channel())

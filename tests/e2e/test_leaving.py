@@ -1,16 +1,19 @@
-"""A workload that leaves under load loses nothing; an application that the agent starts ends as it would alone."""
+"""Workloads that leave under load lose nothing; what peers hear of who comes back; an application ends as it would alone."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.leaving import leave_in_turn, write_topology
+from benchmarks.leaving import back, leave, leave_in_turn, write_topology
 from tests.e2e.conftest import running
+from windward.cli.debug import read
+from windward.local.child import Child
 from windward.local.mesh import Mesh
 from windward.local.parts import STATUS_PORT
 
@@ -22,8 +25,48 @@ async def test_sigterm_of_an_agent_fails_no_request_and_no_stream(folder: Path):
         seen = await leave_in_turn(shop.mesh, rate=200, open_streams=20, stream_s=2.0)
         assert (seen["failed_requests"], seen["failed_streams"]) == ({}, {})
         assert int(str(seen["requests"])) > 500
+        await what_peers_are_told_of_a_restart(shop.mesh)
         await an_application_ends_as_it_would_alone(shop.mesh)
         await a_stopped_one_is_told_and_waited_for(shop.mesh)
+
+
+async def what_peers_are_told_of_a_restart(mesh: Mesh) -> None:
+    """Within its lease, after a crash: nothing. After a clean leave it is a new one, unhealthy until it serves."""
+    child = mesh.parts["peer-a"].child
+    assert child is not None
+    mark = mesh.directory / "state" / "peer-a" / "left"
+
+    before = await changes_of(mesh, "peer-a")
+    child.kill()
+    while child.pid is not None:
+        await asyncio.sleep(0.01)
+    assert not mark.exists()
+    await back(mesh, "peer-a")
+    assert registered_as(child) == [True]
+    assert await changes_of(mesh, "peer-a") == before
+
+    await leave(mesh, "peer-a")
+    assert mark.exists()
+    await back(mesh, "peer-a")
+    assert not mark.exists()
+    assert registered_as(child) == [False, True]
+    gone, unhealthy, healthy = (await changes_of(mesh, "peer-a"))[len(before) :]
+    assert gone < unhealthy < healthy
+
+
+async def changes_of(mesh: Mesh, name: str) -> list[str]:
+    """When Pilot's pushes that this workload caused were, as `windward debug events` has them, oldest first."""
+    answer = await asyncio.to_thread(read, "events", {}, 1000, str(mesh.context_file))
+    return sorted(row["at"] for row in answer.rows if f"workload bookshop/{name} " in row["text"])
+
+
+def registered_as(child: Child) -> list[bool]:
+    """Healthy or not: what the agent that runs now has said of itself, until it was ready."""
+    lines = [json.loads(x) for x in child.spec.log.read_text().splitlines() if x.startswith("{")]
+    events = [line["event"] for line in lines]
+    assert "last_good.loaded" in events, "it did not resume"
+    at = len(events) - 1 - events[::-1].index("last_good.loaded")
+    return [line["healthy"] for line in lines[at:] if line["event"] == "workload.registered"]
 
 
 async def started(mesh: Mesh, script: str) -> asyncio.subprocess.Process:

@@ -194,24 +194,34 @@ async def test_a_refusal_is_the_reason_and_is_tried_again(pilot, monkeypatch):
 async def test_the_end_takes_it_out_with_its_lease(pilot):
     async with Agent(pilot.address) as agent:
         await agent.registration.registered.wait()
-        await agent.registration.end()
+        assert await agent.registration.end()
     request = await pilot.deregistered.get()
     assert (request.namespace, request.name, request.lease_id) == ("shop", "reviews-v1-1", LEASE)
 
 
-async def test_who_never_registered_has_nothing_to_end(pilot):
-    agent = Agent(pilot.address)
-    await agent.registration.end()
+async def test_the_end_is_told_to_another_pilot_when_the_one_it_knows_is_gone(pilot):
+    async with Agent(pilot.address) as agent:
+        await agent.registration.registered.wait()
+        agent.channels.addresses = ("127.0.0.1:1", pilot.address)
+        await agent.channels.close()
+        assert await agent.registration.end()
+    assert (await pilot.deregistered.get()).lease_id == LEASE
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_who_never_registered_has_nothing_to_end_but_an_earlier_run_may_have(pilot, resumed):
+    agent = Agent(pilot.address, resumed=resumed)
+    assert await agent.registration.end() is not resumed
     assert pilot.deregistered.empty()
     await agent.channels.close()
 
 
-async def test_an_end_without_a_pilot_is_no_error(pilot):
+async def test_an_end_without_a_pilot_is_no_error_and_no_leave(pilot):
     async with Agent(pilot.address) as agent:
         await agent.registration.registered.wait()
         agent.channels.addresses = ("127.0.0.1:1",)
         await agent.channels.close()
-        await agent.registration.end()
+        assert not await agent.registration.end()
     assert pilot.deregistered.empty()
 
 
