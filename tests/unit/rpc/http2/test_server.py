@@ -296,7 +296,7 @@ async def test_a_unix_socket_takes_the_place_of_one_that_is_left(tmp_path):
     await server.start()
     channel: Any
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        assert await channel.unary_unary(METHOD)(b"", timeout=WAIT_S) == b"None unix"
+        assert await channel.unary_unary(METHOD)(b"", timeout=WAIT_S) == b"None None unix"
     await server.stop(None)
     (tmp_path / "file").write_text("precious")
     other = Http2Server()
