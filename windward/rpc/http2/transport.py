@@ -23,6 +23,8 @@ RECORD: Final = 16_384
 """The most that a TLS record holds."""
 READS: Final = 4
 """Records of one socket before others get their turn."""
+BURST: Final = 128 * 1024
+"""Bytes that one socket gets before others get their turn: a client that reads as fast as it is written to takes megabytes."""
 FULL: Final = 64 * 1024
 """Bytes that may wait in memory before responses are better made later."""
 Make = Callable[["SocketTransport"], Connection]
@@ -31,6 +33,7 @@ Make = Callable[["SocketTransport"], Connection]
 class SocketTransport:
     __slots__ = (
         "_auth",
+        "_burst",
         "_closing",
         "_connection",
         "_descriptor",
@@ -70,6 +73,7 @@ class SocketTransport:
         self._closing = False
         self._unsent: deque[memoryview] = deque()
         self._size = 0
+        self._burst = 0
         self._events = READ
         self._auth: dict[str, list[bytes]] | None = None
         self.full = False
@@ -100,6 +104,7 @@ class SocketTransport:
     # ---- the kernel's side ------------------------------------------------------------------------------------------
 
     def _ready(self, events: int) -> None:
+        self._burst = 0
         if self._shaking:
             self._shake()
             return
@@ -178,14 +183,20 @@ class SocketTransport:
             self._watch(READ | WRITE)
 
     def _send(self, data: bytes | memoryview) -> memoryview | None:
-        """What the kernel did not take; None for nothing. Of a broken socket all is taken: reading tells that it is."""
+        """What the kernel did not take, or has to wait for the poller's next turn; None for nothing.
+
+        Of a broken socket all is taken: reading tells that it is.
+        """
         while data:
+            if self._burst >= BURST:
+                return memoryview(data)
             try:
                 sent = self._socket.send(data[:RECORD] if len(data) > RECORD else data)
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
                 return memoryview(data)
             except OSError:
                 return None
+            self._burst += sent
             if sent == len(data):
                 return None
             data = memoryview(data)[sent:]
