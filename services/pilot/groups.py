@@ -325,7 +325,9 @@ class Groups:
         for group in moving:
             if await self._move(group):
                 await waking.wake(group, {})
-        self._memo.sweep(touched)
+        for _ in self._memo.sweep(touched):
+            if slices.over:
+                await slices.pause()
         self._memo.forget(delta.services - snapshot.services.keys())
         return waking.groups
 

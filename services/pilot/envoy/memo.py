@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast
 
 from services.pilot.ahead import Ahead
+from windward.slices import Work
 
 T = TypeVar("T")
 
@@ -84,9 +85,10 @@ class Memo:
         variants = self._kept.get(host, {}).get(key)
         return max(variants, key=lambda variant: variant.used).value if variants else None
 
-    def sweep(self, hosts: Iterable[str]) -> None:
-        """After every scope took over a change of these hosts: forget what the newer values stand in for."""
+    def sweep(self, hosts: Iterable[str]) -> Work[None]:
+        """After every scope took over a change of these hosts: forget what the newer values stand in for. A step a host."""
         for host in hosts:
+            yield
             of_host = self._kept.get(host, {})
             for key, variants in of_host.items():
                 if not variants:

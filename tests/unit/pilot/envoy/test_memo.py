@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from services.pilot.envoy.memo import Memo
+from windward.slices import at_once
 from windward.xds.resource import CLUSTER, Resource
 
 
@@ -50,10 +51,23 @@ def test_a_sweep_forgets_what_newer_values_stand_in_for():
     untouched = memo.get("host", "other", (1,), maker(b"o"))
     memo.version = 2
     new = memo.get("host", "k", (2,), maker(b"new"))
-    memo.sweep(["host", "never heard of"])
+    at_once(memo.sweep(["host", "never heard of"]))
     assert memo.get("host", "k", (2,), maker(b"never")) is new
     assert memo.get("host", "other", (1,), maker(b"never")) is untouched
     assert memo.get("host", "k", (1,), maker(b"old")) is not old
+
+
+def test_of_many_hosts_others_get_their_turn_between_any_two():
+    memo = Memo()
+    for host in ("a", "b", "c"):
+        memo.get(host, "k", (1,), maker(b"old"))
+    memo.version = 2
+    for host in ("a", "b", "c"):
+        memo.get(host, "k", (2,), maker(b"new"))
+    assert sum(1 for _ in memo.sweep(["a", "b", "c"])) == 3
+    for host in ("a", "b", "c"):
+        memo.get(host, "k", (1,), maker(b"new"))
+    assert memo.built == 9, "what was swept is built again"
 
 
 def test_a_host_that_is_gone_is_forgotten():
@@ -70,5 +84,5 @@ def test_a_sweep_passes_over_what_could_not_be_built():
     memo = Memo()
     with pytest.raises(ValueError):  # noqa: PT011  the builder's own
         memo.get("host", "k", (1,), refuses)
-    memo.sweep(["host"])
+    at_once(memo.sweep(["host"]))
     assert memo.get("host", "k", (1,), maker()).body == b"x"
