@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ class Poller:
 class Connection:
     """Gives its transport all that it has whenever that has room."""
 
-    def __init__(self, transport: Any, frames: list[bytes]) -> None:
+    def __init__(self, frames: list[bytes], transport: Any) -> None:
         self._transport = transport
         self._frames = frames
 
@@ -66,9 +67,8 @@ def test_a_client_that_takes_everything_lets_others_have_their_turn(size):
     poller: Any = Poller()
     frames = [bytes([number % 251]) * size for number in range(16 * BURST // size)]
     whole = b"".join(frames)
-    transport: Any = SocketTransport(
-        sock, "here", poller, lambda made: Connection(made, frames), lambda _: None, lambda: 0.0
-    )
+    make: Any = partial(Connection, frames)
+    transport: Any = SocketTransport(sock, "here", poller, make, lambda _: None, lambda: 0.0)
     transport.connection.drained()
     turns = 1
     while poller.events & WRITE:
