@@ -50,7 +50,7 @@ class Pilot:
         engine = Engine(
             options,
             lambda: self.state.snapshot,
-            lambda: {key: o for kind in self.state.objects.values() for key, o in kind.items()},
+            self.state.in_force,
             self.groups.resource,
             self._refuse,
             self._hold,

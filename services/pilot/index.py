@@ -111,9 +111,8 @@ class Index:
         return self._liveness.state(key)
 
     def objects(self) -> dict[ObjectKey, ConfigObject[Any]]:
-        """Every object that is in force; made anew with each call."""
-        kinds = self._state.objects.values()
-        return {key: item for objects in kinds for key, item in objects.items()}
+        """Every object that ``snapshot`` is of; made anew with each call."""
+        return self._state.in_force()
 
     def refuse(self, item: ConfigObject[Any]) -> None:
         """Envoy refuses an object as it is now: the last good one stays in force, for everybody."""
@@ -137,7 +136,8 @@ class Index:
         loop = asyncio.get_running_loop()
         async for batch in feed:
             # Taken over at one stroke: what came together is published together.
-            self._objects |= await in_slices(_by_key(batch))
+            come = await in_slices(_by_key(batch))
+            self._objects |= come  # not before: a snapshot may have taken the last ones meanwhile
             for key, findings in batch.invalid:
                 log.warning(
                     "config.unreadable", object=str(key), findings=[f.message for f in findings]

@@ -106,6 +106,9 @@ class MeshState:
     def __init__(self) -> None:
         self.snapshot = MeshSnapshot()
         self._objects: dict[str, Objects] = {}
+        """Kind -> key -> object."""
+        self._replaced: dict[ObjectKey, ConfigObject[Any] | None] = {}
+        """What a change in hand has put others in the place of; None: nothing was there."""
         self._claims: dict[str, list[tuple[Any, ConfigObject[ServiceEntry]]]] = {}
         self._workloads: dict[WorkloadKey, Endpoint] = {}
         self._candidates = Candidates()
@@ -118,10 +121,15 @@ class MeshState:
         self.put_again: tuple[ObjectKey, ...] = ()
         """Refused objects that the last change put in force again: what they are about is another one."""
 
-    @property
-    def objects(self) -> Mapping[str, Mapping[ObjectKey, ConfigObject[Any]]]:
-        """Kind -> key -> object."""
-        return self._objects
+    def in_force(self) -> Objects:
+        """The objects that ``snapshot`` is of, also while others are applied; made anew with each call."""
+        found = {key: item for kind in self._objects.values() for key, item in kind.items()}
+        for key, item in self._replaced.items():
+            if item is None:
+                found.pop(key, None)
+            else:
+                found[key] = item
+        return found
 
     def apply(self, *changes: Any, **more: Any) -> Delta:
         """All of ``applying`` at once."""
@@ -152,6 +160,7 @@ class MeshState:
             gone = kind.get(key)
             if gone == come:
                 continue  # indices hold the very object that came first
+            self._replaced.setdefault(key, gone)
             if come is None:
                 del kind[key]
             else:
@@ -161,6 +170,7 @@ class MeshState:
         for item in refused.values():
             kind = self._objects.setdefault(item.key.kind, {})
             for pair in self._taken_back.take_back(kind, item):
+                self._replaced.setdefault(item.key, pair[0])
                 pairs.setdefault(item.key.kind, []).append(pair)
         touched = set[str]()
         for pair in pairs.get("ServiceEntry", ()):
@@ -187,6 +197,7 @@ class MeshState:
             delta = replace(delta, credentials=frozenset(credentials))
         version = before.version + 1 if delta else max(before.version, 1)
         self.snapshot = replace(now, version=version, revision=revision, position=position)
+        self._replaced = {}
         return delta
 
     def look_ahead(self) -> None:

@@ -18,6 +18,7 @@ from services.pilot.due import Timing
 from services.pilot.groups import Groups
 from services.pilot.index import Index
 from services.pilot.registry.sources import parse_sources
+from services.pilot.state import MeshState
 from tests.unit.pilot.credentials.test_folder import write
 from tests.unit.pilot.mesh import (
     OPTIONS,
@@ -32,9 +33,10 @@ from tests.unit.pilot.mesh import workload as registered
 from tests.unit.pilot.watched import Watched, watch
 from tests.unit.rpc.pki import Authority
 from windward import registration
-from windward.config.object import ConfigObject
+from windward.config.object import ConfigObject, ObjectKey
 from windward.config.stored import Author, plan_changes, store_key
 from windward.registration import RegisteredWorkload
+from windward.slices import at_once
 from windward.store.follow import follow
 from windward.store.keys import endpoint_key, endpoint_lease_key
 from windward.store.memory import MemoryStore
@@ -53,10 +55,12 @@ async def running(
     ttl_s: float = 30.0,
     registries: tuple[str, ...] = (),
     credentials: Folder | None = None,
+    on_changing: Callable[[tuple[ObjectKey, ...]], None] = lambda _: None,
 ):
     groups = Groups(OPTIONS)
     sources = parse_sources(registries)
     index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01), sources, credentials)
+    index.on_changing = on_changing
     task = asyncio.create_task(index.run())
     try:
         await asyncio.wait_for(index.ready.wait(), 10)
@@ -280,6 +284,34 @@ async def test_many_changes_are_few_snapshots_and_the_last_one_has_all():
         made = await until(view, lambda item: last in item.by_type[xds.CLUSTER])
         assert made.version - before <= 50
         assert sum(name.startswith("outbound|") for name in made.by_type[xds.CLUSTER]) == 50
+
+
+async def test_what_is_read_while_a_snapshot_is_made_is_of_the_next_one(monkeypatch):
+    reading, making, read = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def held_up(work: Any) -> Any:
+        """What is read waits until a snapshot is being made, and that one until it was read."""
+        if work.gi_code is MeshState.applying.__code__ and reading.is_set():
+            next(work)
+            making.set()
+            await read.wait()
+        made = at_once(work)
+        if isinstance(made, dict) and made:
+            reading.set()
+            await making.wait()
+            read.set()
+        return made
+
+    told: list[tuple[ObjectKey, ...]] = []
+    store = MemoryStore()
+    async with running(store, on_changing=told.append) as groups:
+        monkeypatch.setattr(module, "in_slices", held_up)
+        view = await watch(groups, sidecar())
+        await put(store, service_entry())
+        await asyncio.wait_for(reading.wait(), 10)
+        await register(store, registered())
+        await until(view, lambda item: health(item) == {"127.7.0.2": True})
+    assert told == [(), (), (service_entry().key,)]
 
 
 async def test_every_kind_that_is_not_pilots_is_left_alone():

@@ -71,6 +71,21 @@ def test_a_snapshot_is_left_as_it_was():
     assert not after.hosts_at
 
 
+def test_the_objects_in_force_are_those_of_the_snapshot_also_while_others_are_applied():
+    state = MeshState()
+    good = make("DestinationRule", "r", {"host": "reviews"})
+    bad = make("DestinationRule", "r", {"host": "details"})
+    gone, came, stays = service_entry(), service_entry("ratings"), STRICT
+    change(state, gone, good, stays)
+    change(state, bad)
+    steps = 0
+    for _ in state.applying({gone.key: None, came.key: came}, {}, 2, {bad.key: bad}):
+        assert state.in_force() == {item.key: item for item in (gone, bad, stays)}
+        steps += 1
+    assert steps > 3
+    assert state.in_force() == {item.key: item for item in (came, good, stays)}
+
+
 def test_of_one_host_the_oldest_service_stands():
     older = service_entry(born=1, ports=[port(1)])
     newer = make(

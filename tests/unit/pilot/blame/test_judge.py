@@ -63,7 +63,7 @@ class World:
         engine = Engine(
             OPTIONS,
             lambda: self.state.snapshot,
-            lambda: {key: o for kind in self.state.objects.values() for key, o in kind.items()},
+            self.state.in_force,
             self.groups.resource,
             self.refused.put_nowait,
             self._hold,
