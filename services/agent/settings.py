@@ -101,7 +101,11 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         str, Meta(description="where Envoy logs ejected endpoints; empty: nowhere")
     ] = ""
     annotations: Annotated[
-        dict[str, str], Meta(description="annotations, name=value by comma (statistics)")
+        dict[str, str],
+        Meta(
+            description="annotations, name=value by comma, as sidecar.istio.io/statsInclusionPrefixes=cluster.outbound "
+            "(statistics of other services too); a value with commas: in the settings file"
+        ),
     ] = {}
     instance_ips: Annotated[
         tuple[str, ...], Meta(description="all its IP addresses, by comma; empty: --address")

@@ -63,6 +63,9 @@ TAGS_AFTER = (
     ("authz_enforce_result", r"rbac(\.(allowed|denied))"),
     ("authz_dry_run_action", r"(\.istio_dry_run_(allow|deny)_)"),
     ("authz_dry_run_result", r"(\.shadow_(allowed|denied))"),
+    # Not of Istio's, which keeps no such statistics: without these a metric's name would hold a port.
+    ("http_conn_manager_of_listener", r"^listener\..*\.http\.((.+);\.)"),
+    ("rds_route_config", r"^http\..*\.rds\.((.+)\.)\w+$"),
 )
 
 

@@ -55,6 +55,7 @@ def outbound(
     kind = cluster_pb2.Cluster.ORIGINAL_DST if policy.passthrough else TYPES[service.resolution]
     cluster = cluster_pb2.Cluster(
         name=name,
+        alt_stat_name=names.statistics(name),
         type=kind,
         connect_timeout=duration(policy.connect_timeout_s or CONNECT_TIMEOUT_S),
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED
@@ -240,6 +241,7 @@ def inbound(
     """
     cluster = cluster_pb2.Cluster(
         name=names.inbound(port),
+        alt_stat_name=names.statistics(names.inbound(port)),
         connect_timeout=duration(CONNECT_TIMEOUT_S),
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )
@@ -287,6 +289,7 @@ def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
     """The black hole, and where nothing else matches: as the application meant it."""
     black_hole = cluster_pb2.Cluster(
         name=names.BLACK_HOLE,
+        alt_stat_name=names.statistics(names.BLACK_HOLE),
         type=cluster_pb2.Cluster.STATIC,
         connect_timeout=duration(CONNECT_TIMEOUT_S),
     )
@@ -294,6 +297,7 @@ def fixed(*, intercepted: bool) -> list[cluster_pb2.Cluster]:
         return [black_hole]
     passthrough = cluster_pb2.Cluster(
         name=names.PASSTHROUGH,
+        alt_stat_name=names.statistics(names.PASSTHROUGH),
         type=cluster_pb2.Cluster.ORIGINAL_DST,
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=duration(CONNECT_TIMEOUT_S),
@@ -306,6 +310,7 @@ def inbound_passthrough(*, transparent: bool, ipv6: bool = False) -> cluster_pb2
     """To the application, on ports that no service names."""
     cluster = cluster_pb2.Cluster(
         name=names.INBOUND_PASSTHROUGH,
+        alt_stat_name=names.statistics(names.INBOUND_PASSTHROUGH),
         connect_timeout=duration(CONNECT_TIMEOUT_S),
         circuit_breakers=_circuit_breakers(EffectivePolicy()),
     )

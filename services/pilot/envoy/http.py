@@ -22,6 +22,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.tracing.v3 import custom_tag_pb2
 from google.protobuf import wrappers_pb2
 
+from services.pilot.envoy import names
 from services.pilot.envoy.common import ads, duration, pack
 from services.pilot.envoy.mixer import CHECK_FILTERS, CHECK_TYPE, CLUSTER_NAME
 from services.pilot.envoy.route import FAULT_FILTER
@@ -103,7 +104,7 @@ def inbound_manager(
 
 def _manager(stat_prefix: str) -> Manager:
     return Manager(
-        stat_prefix=stat_prefix,
+        stat_prefix=names.statistics(stat_prefix),
         codec_type=Manager.AUTO,
         generate_request_id=wrappers_pb2.BoolValue(value=True),
         preserve_external_request_id=True,

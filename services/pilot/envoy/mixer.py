@@ -14,7 +14,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from envoy.type.v3 import percent_pb2
 
-from services.pilot.envoy import tls
+from services.pilot.envoy import names, tls
 from services.pilot.envoy.common import address, duration, pack
 from windward.identity.names import MIXER_ACCOUNT, ROOT_NAMESPACE
 from windward.xds.resource import TYPE_PREFIX
@@ -44,6 +44,7 @@ def cluster(addresses: Iterable[str], trust_domain: str) -> cluster_pb2.Cluster:
     identity = f"spiffe://{trust_domain}/ns/{ROOT_NAMESPACE}/sa/{MIXER_ACCOUNT}"
     made = cluster_pb2.Cluster(
         name=CLUSTER_NAME,
+        alt_stat_name=names.statistics(CLUSTER_NAME),
         type=cluster_pb2.Cluster.STRICT_DNS,
         connect_timeout=duration(1),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(

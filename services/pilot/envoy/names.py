@@ -27,3 +27,11 @@ def sni(port: int, subset: str, host: str) -> str:
 
 def inbound(port: int) -> str:
     return f"inbound|{port}||"
+
+
+def statistics(name: str) -> str:
+    """As it stands in the names of Envoy's statistics: up to there it becomes a label, not part of a metric's name.
+
+    The bootstrap's tags cluster_name and http_conn_manager_prefix look for the semicolon (services/agent/envoy/stats.py).
+    """
+    return f"{name};"

@@ -276,3 +276,14 @@ def test_mixer_is_reached_by_mtls_and_nobody_else_is_taken_for_it():
         "spiffe://mesh.example/ns/istio-system/sa/windward-mixer"
     ]
     assert name not in generate(snap(), sidecar())[xds.CLUSTER]
+
+
+def test_every_clusters_statistics_carry_its_name_as_a_label():
+    """Envoy's bootstrap takes what stands before the semicolon for the label; without, each cluster has metrics of its own."""
+    at = workload("reviews-v1-1", "10.0.0.7")
+    made = generate(snap(service_entry(), rule(), workloads=[at]), sidecar(), WITH_MIXER)
+    names = set(made[xds.CLUSTER])
+    assert {NAME, V1, "PassthroughCluster"} < names
+    assert {name: cluster(made, name).alt_stat_name for name in names} == {
+        name: f"{name};" for name in names
+    }
