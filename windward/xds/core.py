@@ -8,8 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Any, Final
 
+from windward.slices import Work, at_once
 from windward.xds.bodies import Build
 from windward.xds.envelope import nonce_field
 from windward.xds.knowledge import ABSENT, Have, Refusal, Sent, TypeState
@@ -59,6 +60,14 @@ class Stream(ABC):
         self._rest = True
 
     # ---- what comes in ------------------------------------------------------------------------------------------------
+
+    def request(self, request: Any, at: float = 0.0) -> tuple[Refusal, ...]:
+        """Take a request in, at a time of the caller's clock. Returns the resources that it proves to be bad."""
+        return at_once(self.taking(request, at))
+
+    @abstractmethod
+    def taking(self, request: Any, at: float = 0.0) -> Work[tuple[Refusal, ...]]:
+        """``request`` in steps, for one that names thousands. Nothing may be asked of the stream before the last one."""
 
     def update(self, resources: ResourceSet, held: Mapping[HeldKey, object] | None = None) -> None:
         """A newer set is in force; versions never go back. ``held`` replaces what is withheld from everybody who lacks it.
@@ -332,19 +341,25 @@ class Stream(ABC):
             return False
         return self._barred(state, now)
 
-    def may_go(self, type_url: str, name: str) -> bool:
-        """Whether nothing that the client has or is about to have refers to a name that no longer exists."""
+    def named_by_others(self, type_url: str) -> AbstractSet[str] | None:
+        """What must not be removed yet, because something that the client has or is about to have refers to it.
+
+        None while nothing of the type may go.
+        """
+        staying: set[str] = set()
         for url in LAST_TO_GO.get(type_url, ()):
             state = self.types.get(url)
             if state is None:
                 continue
             if not state.settled or state.todo:
-                return False
+                return None
             for have in state.overlay.values():
-                # A version that the client brought along says nothing of what it refers to.
-                if have != ABSENT and (isinstance(have, str) or name in have.refers):
-                    return False
-        return True
+                if have == ABSENT:
+                    continue
+                if isinstance(have, str):
+                    return None  # A version that the client brought along says nothing of what it refers to.
+                staying |= have.refers
+        return staying
 
     @property
     def settled(self) -> bool:

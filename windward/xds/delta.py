@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
+from windward.slices import Work
 from windward.xds.core import Stream
 from windward.xds.envelope import delta_body
-from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState
+from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState, blocks
 from windward.xds.resource import LISTENER, Resource
 from windward.xds.subscription import WILDCARD
 
@@ -20,7 +22,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 """A response that is longer holds a single resource, or a new proxy's listeners."""
 MOST_PENDING: Final = 100
 """Responses of one type that may wait for an answer: a client that never answers costs this much and no more."""
-MOST_REMOVED: Final = 5000
+MOST_REMOVED: Final = 1000
 """Names of absent or removed resources in one response."""
 
 
@@ -44,57 +46,99 @@ class DeltaStream(Stream):
 
     build = staticmethod(delta_body)
 
-    def request(self, request: DeltaRequest, at: float = 0.0) -> tuple[Refusal, ...]:
-        """Take a request in, at a time of the caller's clock. Returns the resources that it proves to be bad."""
+    def taking(self, request: DeltaRequest, at: float = 0.0) -> Work[tuple[Refusal, ...]]:
         state = self.types.get(request.type_url)
         found: tuple[Refusal, ...] = ()
         if state is not None:
             if request.nonce:
                 found = self.answer(state, request.nonce, request.error, at)
             if request.subscribe or request.unsubscribe or not request.nonce:
-                self._subscribe(state, request, {})
+                yield from self._subscribe(state, request, {})
         else:
             state = self.open(request.type_url)
             if state is not None:
-                self._subscribe(state, request, request.initial_versions)
+                yield from self._subscribe(state, request, request.initial_versions)
         self._rest = False
         return found
 
     def _subscribe(
         self, state: TypeState, request: DeltaRequest, brought: Mapping[str, str]
-    ) -> None:
-        url, subscription, current = request.type_url, state.subscription, self.current
-        had_all = subscription.wildcard
-        dropped = [name for name in request.unsubscribe if name in subscription.names]
-        subscription.unsubscribe(request.unsubscribe)
-        if subscription.wildcard:
-            self._named_no_longer(state, dropped)
-        else:
-            for name in request.unsubscribe:
-                state.forget(name)
-        # The resources' own names, so that a thousand streams do not keep a thousand copies of each.
-        asked = [
-            found.name if (found := current.get(url, name)) else name
-            for name in request.subscribe
-            if name != WILDCARD
-        ]
+    ) -> Work[None]:
+        subscription, had_all = state.subscription, state.subscription.wildcard
+        if request.unsubscribe:
+            yield from self._unsubscribe(state, request.unsubscribe)
         has_all = subscription.wildcard
-        unknown = [name for name in asked if not subscription.wants(name)]
-        named = frozenset() if has_all else frozenset(subscription.names)
-        subscription.subscribe(request.subscribe if len(asked) < len(request.subscribe) else asked)
+        for block in blocks(request.subscribe):
+            self._name(state, block, brought, has_all=has_all)
+            yield
         if subscription.wildcard and not has_all:
-            unknown += current.names(url) - named
+            unknown = self.current.names(state.type_url) - subscription.names
+            state.overlay.update(dict.fromkeys(unknown, ABSENT))
         elif had_all and not subscription.wildcard:
-            for name in [name for name in state.overlay if not subscription.wants(name)]:
-                state.forget(name)
-        state.overlay.update(dict.fromkeys(unknown, ABSENT))
-        state.overlay.update(
-            {name: version for name, version in brought.items() if subscription.wants(name)}
-        )
-        state.again.update(name for name in asked if name not in brought)
-        state.reconsider()
+            for block in blocks(list(state.overlay)):
+                yield
+                for name in block:
+                    if not subscription.wants(name):
+                        state.forget(name)
+        if brought:
+            for block in blocks(list(brought)):
+                yield
+                self._bring(state, block, brought)
+        yield from state.reconsidering()
         if not request.nonce:
             state.answered = False
+
+    def _unsubscribe(self, state: TypeState, names: Sequence[str]) -> Work[None]:
+        subscription, dropped = state.subscription, list[str]()
+        for block in blocks(names):
+            dropped += [name for name in block if name in subscription.names]
+            subscription.unsubscribe(block)
+            yield
+        wildcard = subscription.wildcard
+        for block in blocks(dropped if wildcard else names):
+            if wildcard:
+                self._named_no_longer(state, block)
+            else:
+                for name in block:
+                    state.forget(name)
+            yield
+
+    def _name(
+        self,
+        state: TypeState,
+        names: Sequence[str],
+        brought: Mapping[str, str],
+        *,
+        has_all: bool,
+    ) -> None:
+        """The client asks for these. ``has_all``: before the request it had everything."""
+        url, subscription, current = state.type_url, state.subscription, self.current
+        asked = []
+        for name in names:
+            if name == WILDCARD:
+                continue
+            found = current.get(url, name)
+            # The resource's own name, so that a thousand streams do not keep a thousand copies of each.
+            kept = found.name if found else name
+            asked.append(kept)
+            if kept not in brought:
+                state.again.add(kept)
+                # What does not exist is no difference, unless an answer that is due may make it one.
+                differs = found or state.pending or kept in state.overlay
+                if differs and not has_all and kept not in subscription.names:
+                    state.overlay[kept] = ABSENT
+        subscription.subscribe(names if len(asked) < len(names) else asked)
+
+    def _bring(self, state: TypeState, names: Iterable[str], brought: Mapping[str, str]) -> None:
+        """The client has versions of these: no difference where it is the one in force."""
+        for name in names:
+            if not state.subscription.wants(name):
+                continue
+            found, version = self.current.get(state.type_url, name), brought[name]
+            if found is not None and found.version == version:
+                state.overlay.pop(name, None)
+            else:
+                state.overlay[name] = version
 
     def _named_no_longer(self, state: TypeState, names: Iterable[str]) -> None:
         """A client that wants everything drops what it had named as well, and is told again what there is of it.
@@ -162,9 +206,13 @@ class DeltaStream(Stream):
         url = state.type_url
         if len(state.pending) >= MOST_PENDING:
             return None
-        gone = sorted(
+        staying = self.named_by_others(url)
+        if staying is None:
+            return None
+        gone = (
             name
             for name, have in state.overlay.items()
-            if have != ABSENT and self.current.get(url, name) is None and self.may_go(url, name)
+            if have != ABSENT and name not in staying and self.current.get(url, name) is None
         )
-        return self.send(state, (), None, tuple(gone[:MOST_REMOVED])) if gone else None
+        some = sorted(islice(gone, MOST_REMOVED))
+        return self.send(state, (), None, tuple(some)) if some else None

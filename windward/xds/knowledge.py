@@ -7,13 +7,21 @@ A synced stream remembers nothing of a type but its subscription, and equal subs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
+from windward.slices import Work
 from windward.xds.resource import Resource, ResourceSet
 from windward.xds.subscription import Subscription
+
+BLOCK: Final = 1000
+"""Names that are looked at in one step of long work."""
+RUN: Final = 5000
+"""Names that are sorted in one step."""
 
 ABSENT: Final = ""
 """The version of what a client does not have."""
@@ -24,6 +32,46 @@ Have = Resource | str
 
 def version_of(have: Have) -> str:
     return have if isinstance(have, str) else have.version
+
+
+def blocks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """All of them, a step's worth at a time."""
+    if len(names) <= BLOCK:
+        yield names
+    else:
+        for start in range(0, len(names), BLOCK):
+            yield names[start : start + BLOCK]
+
+
+def backwards(names: Collection[str]) -> Work[list[str]]:
+    """Sorted, the last one first, in steps: runs, which are joined two and two."""
+    if len(names) <= RUN:
+        return sorted(names, reverse=True)
+    rest = list(names)
+    runs: list[list[str]] = []
+    for start in range(0, len(rest), RUN):
+        yield
+        runs.append(sorted(rest[start : start + RUN]))
+    while len(runs) > 1:
+        pairs, odd = zip(runs[::2], runs[1::2], strict=False), runs[len(runs) // 2 * 2 :]
+        runs = []
+        for one, other in pairs:
+            runs.append((yield from _joined(one, other)))
+        runs += odd
+    runs[0].reverse()
+    return runs[0]
+
+
+def _joined(one: list[str], other: list[str]) -> Work[list[str]]:
+    made: list[str] = []
+    at = 0
+    for block in blocks(one):
+        yield
+        until = bisect_right(other, block[-1], at)
+        made += sorted(chain(block, other[at:until]))
+        at = until
+    made += other[at:]
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +168,12 @@ class TypeState:
         """Look again at everything that the client does not have as it is in the set."""
         self.busy = True
         self.todo = sorted(self.overlay.keys() | self.again, reverse=True)
+
+    def reconsidering(self) -> Work[None]:
+        """The same in steps, for tables of any length."""
+        self.busy = True
+        yield
+        self.todo = yield from backwards(self.overlay.keys() | self.again)
 
     def forget(self, name: str) -> None:
         """The client no longer wants a name, and drops what it had."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from windward.slices import Work
 from windward.xds.core import Stream
 from windward.xds.envelope import sotw_body
-from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState
+from windward.xds.knowledge import ABSENT, Refusal, Sent, TypeState, blocks
 from windward.xds.resource import CLUSTER, WILDCARD_TYPES, Resource, ResourceSet
 
 MOST_ROUNDS: Final = 128
@@ -51,8 +52,7 @@ class SotwStream(Stream):
         """A client may take the same version for the same content, and time changes content too: the process's count is in it."""
         return f"{self.current.told}.{self.current.version}"
 
-    def request(self, request: SotwRequest, at: float = 0.0) -> tuple[Refusal, ...]:
-        """Take a request in, at a time of the caller's clock. Returns the resources that it proves to be bad."""
+    def taking(self, request: SotwRequest, at: float = 0.0) -> Work[tuple[Refusal, ...]]:
         state = self.types.get(request.type_url)
         found: tuple[Refusal, ...] = ()
         if state is None:
@@ -64,31 +64,41 @@ class SotwStream(Stream):
         elif request.nonce and (state.pending or request.nonce != state.last_nonce):
             self.expired += 1
             return ()  # an answer to a response that a newer one has overtaken
-        self._subscribe(state, request.names)
+        yield from self._subscribe(state, request.names)
         self._rest = False
         return found
 
-    def _subscribe(self, state: TypeState, wanted: tuple[str, ...]) -> None:
+    def _subscribe(self, state: TypeState, wanted: tuple[str, ...]) -> Work[None]:
         url, subscription, current = state.type_url, state.subscription, self.current
         had, had_all = subscription.names, subscription.wildcard
         if subscription.repeats(wanted):
             return  # as every ACK does
-        subscription.replace(
-            found.name if (found := current.get(url, name)) else name for name in wanted
-        )
-        has, has_all = subscription.names, subscription.wildcard
+        named: list[str] = []
+        for block in blocks(wanted):
+            yield
+            named += [found.name if (found := current.get(url, name)) else name for name in block]
+        subscription.replace(named)
+        yield
+        has, has_all, there = subscription.names, subscription.wildcard, current.names(url)
+        given_up, new = had - has, has - had
         if not has_all:
-            for name in list(state.overlay) if had_all else had - has:
-                if name not in has:
-                    state.forget(name)
-        state.again -= {name for name in had - has if current.get(url, name) is None}
-        unknown: set[str] = set()
+            for block in blocks(list(state.overlay if had_all else given_up)):
+                yield
+                for name in block:
+                    if name not in has:
+                        state.forget(name)
+        state.again -= given_up - there
+        # What does not exist is no difference, unless an answer that is due may make it one. A whole type answers for it
+        # all the same, by leaving it out.
+        known = new & there
+        if len(known) < len(new) and url in WILDCARD_TYPES:
+            state.answered = False
         if not had_all:
-            unknown = {*(has - had), *(current.names(url) - had if has_all else ())}
-        if unknown or has - had:
+            unknown = (there - had) if has_all else (new if state.pending else known)
             state.overlay.update(dict.fromkeys(unknown, ABSENT))
-            state.again |= has - had
-            state.reconsider()
+        if new or (has_all and not had_all):
+            state.again |= known
+            yield from state.reconsidering()
 
     # ---- refusals -----------------------------------------------------------------------------------------------------
 
@@ -179,10 +189,13 @@ class SotwStream(Stream):
     def _gone(self, state: TypeState) -> tuple[str, ...]:
         """What may be left out from now on; a NACK brings it back, until one comes for nothing else."""
         url = state.type_url
+        staying = self.named_by_others(url)
+        if staying is None:
+            return ()
         return tuple(
             name
             for name, have in state.overlay.items()
-            if have != ABSENT and self.current.get(url, name) is None and self.may_go(url, name)
+            if have != ABSENT and name not in staying and self.current.get(url, name) is None
         )
 
     def _respond(self, state: TypeState, news: tuple[Resource, ...]) -> bytes:

@@ -13,6 +13,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from windward.rpc.errors import invalid
+from windward.slices import Work, at_once
+from windward.xds.knowledge import BLOCK, blocks
 from windward.xds.resource import (
     CLUSTER,
     ENDPOINT,
@@ -50,7 +52,7 @@ class Variant:
     message: Any
     """The request's message class."""
     stream: type[DeltaStream | SotwStream]
-    event: Callable[[Any, str], Any]
+    event: Callable[[Any, str], Work[Any]]
     only: str = ""
     """The type of a service that has one; empty: any."""
 
@@ -63,6 +65,10 @@ class Variant:
 
     def of(self, request: Any) -> Any:
         """The event that a request is; RefusedError for a type that is not served here, or too many names."""
+        return at_once(self.reading(request))
+
+    def reading(self, request: Any) -> Work[Any]:
+        """The same in steps."""
         type_url = request.type_url
         if self.only and not type_url:
             type_url = self.only
@@ -70,16 +76,31 @@ class Variant:
             raise invalid(f"this service has {self.only} only, not {type_url[:200]!r}")
         if not type_url.startswith(TYPE_PREFIX):
             raise invalid(f"unknown type URL {type_url[:200]!r}")
-        return self.event(request, type_url)
+        return (yield from self.event(request, type_url))
 
 
-def _bounded(names: Any) -> tuple[str, ...]:
-    if len(names) > MOST_NAMES:
+def _bounded(given: Any) -> Work[tuple[str, ...]]:
+    if len(given) > MOST_NAMES:
         raise invalid(f"more than {MOST_NAMES} resource names")
-    for name in names:
+    names: list[str] = []
+    for start in range(0, len(given), BLOCK):
+        if start:
+            yield
+        block = given[start : start + BLOCK]
+        name = max(block, key=len)
         if len(name) > LONGEST_NAME:
             raise invalid(f"the resource name {name[:100]!r}... is longer than {LONGEST_NAME}")
+        names += block
     return tuple(names)
+
+
+def _versions(brought: Any) -> Work[dict[str, str]]:
+    names = yield from _bounded(list(brought))
+    found: dict[str, str] = {}
+    for block in blocks(names):
+        yield
+        found.update((name, brought[name]) for name in block)
+    return found
 
 
 def _error(request: Any) -> str:
@@ -87,26 +108,25 @@ def _error(request: Any) -> str:
     return request.error_detail.message or "refused" if request.HasField("error_detail") else ""
 
 
-def _delta_event(request: Any, type_url: str) -> DeltaRequest:
+def _delta_event(request: Any, type_url: str) -> Work[DeltaRequest]:
     nonce, subscribe = request.response_nonce, request.resource_names_subscribe
     brought = request.initial_resource_versions
     if nonce and not subscribe and not request.resource_names_unsubscribe and not brought:
         return DeltaRequest(type_url, nonce, _error(request))
-    _bounded(brought)
     return DeltaRequest(
         type_url=type_url,
         nonce=nonce,
         error=_error(request),
-        subscribe=_bounded(subscribe),
-        unsubscribe=_bounded(request.resource_names_unsubscribe),
-        initial_versions=dict(brought),
+        subscribe=(yield from _bounded(subscribe)),
+        unsubscribe=(yield from _bounded(request.resource_names_unsubscribe)),
+        initial_versions=(yield from _versions(brought)) if brought else {},
     )
 
 
-def _sotw_event(request: Any, type_url: str) -> SotwRequest:
+def _sotw_event(request: Any, type_url: str) -> Work[SotwRequest]:
     return SotwRequest(
         type_url=type_url,
-        names=_bounded(request.resource_names),
+        names=(yield from _bounded(request.resource_names)),
         nonce=request.response_nonce,
         error=_error(request),
     )

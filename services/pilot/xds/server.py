@@ -33,7 +33,7 @@ from windward.rpc.errors import denied, exhausted, invalid, late, unavailable
 from windward.rpc.http2.call import Call
 from windward.rpc.http2.context import Behaviour
 from windward.rpc.peer import peer_expiry, peer_identity
-from windward.slices import Turns
+from windward.slices import Turns, in_slices
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
@@ -166,7 +166,7 @@ class DiscoveryServer:
             view = await self._source.attach(proxy, waker.wake)
             try:
                 session = Session(proxy, variant, view, self._judgement)
-                session.take_in(request)
+                await in_slices(session.taking_in(request))
                 # Of a client that comes again they are long, and this frame lives as long as the stream.
                 del first, request
                 with self._connect(session, version):

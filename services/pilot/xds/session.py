@@ -1,5 +1,7 @@
 """One stream's shell: requests are taken in as they come, responses are made as long as the transport has room.
 
+A request that names thousands is taken in in turns; until it is, nothing else is asked of its stream.
+
     wake() / request / room ─► pump():  next() ─► send ─► next() ... None
 
 Nothing waits and nothing is scheduled between a change and its bytes on the wire. A slow reader holds back nobody: the
@@ -9,6 +11,7 @@ next response is made, of the newest state, when the transport has taken the one
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -19,8 +22,8 @@ from services.pilot.model.proxy import Proxy
 from services.pilot.model.source import GroupView
 from services.pilot.xds.admission import Place
 from services.pilot.xds.requests import MOST_NAMES, AnyStream, Variant
-from windward.rpc.errors import invalid
-from windward.slices import Turns
+from windward.rpc.errors import exhausted, invalid
+from windward.slices import SLICE_S, Turns, Work
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
 from windward.xds.stream import HeldKey, Refusal, TypeState
@@ -48,6 +51,10 @@ class Exchange(Protocol):
 
 LONG: Final = 32 * 1024
 """Bytes of responses of one stream before others get their turn."""
+MOST_KEPT: Final = 8 * 1024 * 1024
+"""Bytes of requests of one stream that may wait while one before them is taken in: two of the longest."""
+REQUEST_ROOM: Final = 100
+"""Bytes that one takes besides its own."""
 
 
 class Waker:
@@ -92,12 +99,16 @@ class Session:
         self._ended: asyncio.Future[None] | None = None
         self._turns: Turns | None = None
         self._pumping = self._waits = False
+        self._work: Work[None] | None = None
+        self._later_ones: deque[bytes] = deque()
+        self._kept = 0
 
-    def take_in(self, request: Any) -> None:
+    def taking_in(self, request: Any) -> Work[None]:
         """A request that was parsed. RefusedError for one that is no request of this stream."""
-        event, stream = self._variant.of(request), self.stream
+        event, stream = (yield from self._variant.reading(request)), self.stream
+        yield
         expired = stream.expired
-        found = stream.request(event, monotonic())
+        found = yield from stream.taking(event, monotonic())
         state = stream.types.get(event.type_url)
         if event.asks:
             self._check_names()
@@ -129,16 +140,52 @@ class Session:
             self._later()
             await self._ended
         finally:
-            waker.pump = self._call = self._ended = self._turns = None
+            waker.pump = self._call = self._ended = self._turns = self._work = None
+            self._later_ones.clear()
             call.unfollow()
 
     def _message(self, raw: bytes) -> None:
-        try:
-            self.take_in(self._variant.parse(raw))
-        except Exception as error:
-            self._fail(error)
-        else:
-            self.pump()
+        if self._work is not None:
+            self._kept += len(raw) + REQUEST_ROOM
+            self._later_ones.append(raw)
+            if self._kept > MOST_KEPT:
+                self._fail(exhausted("more requests than can be taken in; answer what is sent"))
+            return
+        self._work = self._taking_in(raw)
+        self._take_on()
+
+    def _taking_in(self, raw: bytes) -> Work[None]:
+        request = self._variant.parse(raw)
+        yield
+        yield from self.taking_in(request)
+
+    def _take_on(self) -> None:
+        """Take in what has come, for a slice; what is left goes on in turns, and what comes meanwhile waits."""
+        until_s = monotonic() + SLICE_S
+        while self._work is not None and self._going_on:
+            try:
+                next(self._work)
+            except StopIteration:
+                self._work = self._next_work()
+            except Exception as error:
+                self._fail(error)
+                return
+            if self._work is not None and monotonic() >= until_s:
+                assert self._turns is not None
+                self._turns.call(self._take_on)
+                return
+        self.pump()
+
+    def _next_work(self) -> Work[None] | None:
+        if not self._later_ones:
+            return None
+        raw = self._later_ones.popleft()
+        self._kept -= len(raw) + REQUEST_ROOM
+        return self._taking_in(raw)
+
+    @property
+    def _going_on(self) -> bool:
+        return self._ended is not None and not self._ended.done()
 
     def _end(self) -> None:
         if self._ended is not None and not self._ended.done():
@@ -160,7 +207,7 @@ class Session:
 
     def pump(self) -> None:
         """Send what may go, as long as there is room. Called from wherever something has changed: it raises nothing."""
-        if self._pumping or self._waits or self._ended is None or self._ended.done():
+        if self._pumping or self._waits or self._work is not None or not self._going_on:
             return
         self._pumping = True
         try:
