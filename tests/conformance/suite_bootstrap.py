@@ -43,7 +43,8 @@ def run(folder: Path) -> Result:
         name = golden.name.removesuffix("_golden.json")
         try:
             made = made_for(golden)
-            why = missing(json.loads(golden.read_text()), made) or refused_by_envoy(made)
+            found = (refused_by_envoy(made), missing(json.loads(golden.read_text()), made))
+            why = "; ".join(filter(None, found))
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
         result.count(f"citadel/bootstrap#{name}", why)
