@@ -44,7 +44,10 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         "127.0.0.1:15000"
     )
     status_address: Annotated[
-        str, Meta(description="readiness, liveness, probes, merged metrics; HTTP")
+        str,
+        Meta(
+            description="readiness, liveness, probes, merged metrics; HTTP; where traffic is intercepted at 127.0.0.1 too"
+        ),
     ] = "0.0.0.0:15020"
     certificate_ttl: Annotated[
         Seconds, Meta(description="lifetime to ask for; 0: Citadel's default")

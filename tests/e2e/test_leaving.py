@@ -84,11 +84,20 @@ async def started(mesh: Mesh, script: str) -> asyncio.subprocess.Process:
 
 async def an_application_ends_as_it_would_alone(mesh: Mesh) -> None:
     """A job: it starts when the sidecar can serve, stdout is its own, and its end is the agent's."""
-    ready = f"http://{mesh.plan.place('peer-b').address}:{STATUS_PORT}/healthz/ready"
-    ask = f"import urllib.request; print(urllib.request.urlopen('{ready}').status)"
-    agent = await started(mesh, f'"{sys.executable}" -c "{ask}"; echo hello; exit 7')
+    address = mesh.plan.place("peer-b").address
+    urls = (
+        f"http://{address}:{STATUS_PORT}/healthz/ready",
+        f"http://127.0.0.1:{STATUS_PORT}/debug/config",
+    )
+    ask = f"import urllib.request as r; print(*(r.urlopen(u).status for u in {urls}))"
+    wait = "from services.agent.commands import main; main()"
+    python = f'"{sys.executable}" -c'
+    agent = await started(
+        mesh,
+        f"""{python} "{ask}"; {python} "{wait}" wait --timeout-s 5 && echo hello; exit 7""",
+    )
     out, err = await agent.communicate()
-    assert out == b"200\nhello\n", err.decode()
+    assert out == b"200 200\nhello\n", err.decode()
     assert agent.returncode == 7, err.decode()
     said = err.decode()
     assert said.index("workload.registered") < said.index("application.started")

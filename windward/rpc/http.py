@@ -23,6 +23,8 @@ log = get_logger()
 HEAD_LIMIT_BYTES = 16 * 1024
 READ_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
+LOOPBACK = "127.0.0.1"
+THIS_MACHINE = frozenset({LOOPBACK, "::1", "::ffff:127.0.0.1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Request:
     """Path and query as they were asked for."""
     identity: SpiffeId | None = None
     """Whose certificate the caller has proved to have; None without one."""
+
+    @property
+    def local(self) -> bool:
+        """From this machine, by its loopback address."""
+        return self.peer in THIS_MACHINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +103,28 @@ async def http_at(
     otherwise: Handler | None = None,
     tls: TlsNow | None = None,
     shared: bool = False,
+    loopback: bool = False,
 ) -> AsyncIterator[int]:
-    """Serve at ``host:port`` while the block lasts; gives the port in use. Raises FatalError naming the setting."""
+    """Serve at ``host:port`` while the block lasts; gives the port in use. Raises FatalError naming the setting.
+
+    ``loopback``: at 127.0.0.1 and the same port too.
+    """
     host, _, port = address.rpartition(":")
+    servers: list[asyncio.Server | EitherServer] = []
     try:
-        server = await serve_http(
-            host.strip("[]"), int(port), routes, otherwise, tls=tls, shared=shared
-        )
-    except (OSError, ValueError, OverflowError) as error:
-        raise FatalError(f"{setting} {address}: {error}") from error
-    try:
-        yield server.sockets[0].getsockname()[1]
+        try:
+            number = int(port)
+            for at in (host.strip("[]"), *([LOOPBACK] if loopback else [])):
+                servers.append(
+                    await serve_http(at, number, routes, otherwise, tls=tls, shared=shared)
+                )
+                number = servers[0].sockets[0].getsockname()[1]
+        except (OSError, ValueError, OverflowError) as error:
+            raise FatalError(f"{setting} {address}: {error}") from error
+        yield number
     finally:
-        server.close()
+        for server in servers:
+            server.close()
 
 
 async def _guarded(

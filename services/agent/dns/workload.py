@@ -20,7 +20,6 @@ from services.agent.dns.resolv import ResolvConf, Server
 from services.agent.dns.table import NameTable
 from services.agent.dns.upstream import Asking, Upstream
 from services.agent.settings import Settings
-from services.agent.status.routes import THIS_MACHINE
 from windward.process import FatalError
 from windward.rpc.http import Request, Response, Routes
 from windward.telemetry.logging import get_logger
@@ -84,7 +83,7 @@ def debug_routes(dns: WorkloadDns | None) -> Routes:
     """/debug/ndsz for the status port: what this workload's names are, for callers on this machine."""
 
     async def names(request: Request) -> Response:
-        if request.peer not in THIS_MACHINE:
+        if not request.local:
             return Response(403, b"from this machine only\n")
         if dns is None:
             return Response(404, b"the agent does not answer DNS: --dns-capture is false\n")

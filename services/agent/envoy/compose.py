@@ -17,6 +17,7 @@ from windward.identity.spiffe_id import workload_id
 from windward.process import FatalError
 
 LIMIT_BYTES = 1024 * 1024
+WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 
 
 def compose(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -76,11 +77,22 @@ def node(
     )
 
 
+def on_loopback_too(settings: Settings) -> bool:
+    """Whether the status port must be at 127.0.0.1 beside the address it was given.
+
+    Where traffic is intercepted, the rules would send Envoy's own call to that address, for 15021, back to Envoy; and
+    nobody there could ask what is for callers from this machine only.
+    """
+    host, _ = split_address(settings.status_address, "--status-address")
+    own = host not in WILDCARDS and not host.startswith("127.") and host != "::1"
+    return own and settings.interception != "none"
+
+
 def place(settings: Settings) -> Place:
     # Without interception all workloads of a host share its ports: each keeps to its own address.
     shared = settings.interception == "none"
     status_host, status_port = split_address(settings.status_address, "--status-address")
-    wildcard = status_host in {"", "0.0.0.0", "::"}
+    wildcard = status_host in WILDCARDS or on_loopback_too(settings)
     pilot = workload_id(settings.trust_domain, ROOT_NAMESPACE, PILOT_ACCOUNT)
     return Place(
         admin=split_address(settings.admin_address, "--admin-address"),

@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 
 from windward.rpc.http import Handler, Request, Response, Routes
 
-THIS_MACHINE = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-
 
 def status_routes(
     *,
@@ -27,7 +25,7 @@ def status_routes(
 
     def from_here(act: Callable[[], None]) -> Handler:
         async def answer(request: Request) -> Response:
-            if request.peer not in THIS_MACHINE:
+            if not request.local:
                 return Response(403, b"from this machine only\n")
             act()
             return Response(200, b"OK\n")

@@ -142,7 +142,7 @@ class AgentState(Collector):
 
     def routes(self) -> Routes:
         async def config(request: Request) -> Response:
-            if request.peer not in {"127.0.0.1", "::1"}:
+            if not request.local:
                 return Response(403, b"from this machine only\n")
             body = msgspec.json.format(msgspec.json.encode(self.view()), indent=1)
             return Response(200, body + b"\n", "application/json")

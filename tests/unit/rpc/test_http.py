@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from windward.rpc.http import HEAD_LIMIT_BYTES, Request, Response, serve_http
+from windward.process import FatalError
+from windward.rpc.http import HEAD_LIMIT_BYTES, Request, Response, http_at, serve_http
 
 
 @pytest.fixture
@@ -117,3 +118,27 @@ async def test_headers_and_target_reach_the_handler_and_others_their_answer():
             await writer.wait_closed()
     assert [request.target for request in seen] == ["/a?x=1", "/other"]
     assert seen[0].headers == {"x-one": "1, 2"}
+
+
+async def test_a_port_may_be_at_loopback_too():
+    async def who(request: Request) -> Response:
+        return Response(200, str(request.local).encode())
+
+    async def asked(host: str, port: int) -> bytes:
+        reader, writer = await asyncio.open_connection(host, port, local_addr=(host, 0))
+        writer.write(b"GET /who HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer.rpartition(b"\n")[2]
+
+    routes = {("GET", "/who"): who}
+    async with http_at("127.0.0.9:0", routes, setting="--at", loopback=True) as port:
+        assert await asked("127.0.0.9", port) == b"False"
+        assert await asked("127.0.0.1", port) == b"True"
+    async with http_at("127.0.0.1:0", routes, setting="--at") as port:
+        with pytest.raises(FatalError, match=f"--at 127.0.0.9:{port}: .*in use"):
+            async with http_at(f"127.0.0.9:{port}", routes, setting="--at", loopback=True):
+                raise AssertionError("it was served")
+        # What was opened before that is closed.
+        async with http_at(f"127.0.0.9:{port}", routes, setting="--at"):
+            pass

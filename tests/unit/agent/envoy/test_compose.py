@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from services.agent.envoy.compose import compose, node_id, override_text, place, split_address
+from services.agent.envoy.compose import (
+    compose,
+    node_id,
+    on_loopback_too,
+    override_text,
+    place,
+    split_address,
+)
 from tests.unit.agent.settings import settings
 from windward.process import FatalError
 
@@ -66,6 +73,27 @@ def test_workloads_that_share_a_host_keep_to_their_own_addresses():
     )
     assert shared.listen_host == shared.source_address == "127.1.2.3"
     assert shared.agent == ("127.1.2.3", 15020)
+
+
+@pytest.mark.parametrize(
+    ("address", "interception", "too"),
+    [
+        ("0.0.0.0:15020", "redirect", False),
+        ("[::]:15020", "redirect", False),
+        ("127.0.0.1:15020", "redirect", False),
+        ("[::1]:15020", "tproxy", False),
+        ("10.0.0.7:15020", "redirect", True),
+        ("10.0.0.7:15020", "tproxy", True),
+        ("10.0.0.7:15020", "none", False),
+    ],
+)
+def test_where_traffic_is_intercepted_the_status_port_is_at_loopback_too(
+    address, interception, too
+):
+    made = settings(status_address=address, interception=interception)
+    assert on_loopback_too(made) is too
+    if too:
+        assert place(made).agent == ("127.0.0.1", 15020)
 
 
 @pytest.mark.parametrize(
