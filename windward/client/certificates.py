@@ -90,6 +90,8 @@ class CertificateKeeper:
         """When the certificate in force ends."""
         self._alarm_at: datetime | None = None
         """From when on a failing renewal is an alarm."""
+        self._life_s = 0.0
+        """Of the certificate in force, from whenever it came."""
         self.failing = ""
         """Why the last attempt to get a certificate failed; empty after one that did not."""
 
@@ -136,9 +138,10 @@ class CertificateKeeper:
         """
         async with self._obtaining:
             if self._source is None:
-                material = self._load() or self._checked(kept) or await self._obtain_first()
+                old = self._load() or self._checked(kept)
+                material = old or await self._obtain_first()
                 self._source = TlsSource(material)
-                self._in_force(material)
+                self._in_force(material, old=old is not None)
             return self._source
 
     async def _obtain_first(self) -> TlsMaterial:
@@ -169,8 +172,7 @@ class CertificateKeeper:
             leaf = load_chain(self.source.current.chain_pem)[0]
             left_s = (leaf.not_valid_after_utc - self._now()).total_seconds()
             share = 0.5 + random.uniform(-0.01, 0.01)  # noqa: S311  jitter, not a secret
-            wait_s = max(left_s * share, 0.0)
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(left_s - self._life_s * share, 0.0))
             await self._renew_until_done()
 
     async def _renew_until_done(self) -> None:
@@ -207,10 +209,15 @@ class CertificateKeeper:
             case _:
                 log.warning("certificate.renewal_failed", expires_at=until, reason=reason)
 
-    def _in_force(self, material: TlsMaterial) -> None:
-        """Remember when it ends, and from when on it is to be worried about."""
-        now = self._now()
-        self._until = load_chain(material.chain_pem)[0].not_valid_after_utc
+    def _in_force(self, material: TlsMaterial, *, old: bool = False) -> None:
+        """Remember when it ends, and from when on it is to be worried about.
+
+        Of one that comes from Citadel all that is left counts as its life, for it begins a little before it was made;
+        of an old one the whole, or agents that restart would renew ever later.
+        """
+        now, leaf = self._now(), load_chain(material.chain_pem)[0]
+        self._until = leaf.not_valid_after_utc
+        self._life_s = (self._until - (leaf.not_valid_before_utc if old else now)).total_seconds()
         self._alarm_at = self._until - (self._until - now) * NEAR_EXPIRY_SHARE
         self.failing = ""
 

@@ -248,6 +248,16 @@ async def test_certificates_of_two_seconds_follow_one_another(running: Running, 
     assert (enrolment.state_dir / KEY_FILE).read_bytes() == seen[-1].key_pem
 
 
+async def test_a_restart_past_half_of_its_life_renews_at_once(running: Running):
+    """And not after half of what is left: agents that restart often would renew ever later."""
+    enrolment = await enrol(running, ttl_s=3600)
+    before = (await CertificateKeeper(enrolment).first()).current
+    late = CertificateKeeper(enrolment, lambda: datetime.now(UTC) + timedelta(minutes=35))
+    async with kept(late) as source, asyncio.timeout(WAIT_S):
+        assert serial(source.current) == serial(before)
+        assert serial(await source.changed(source.sequence)) != serial(before)
+
+
 async def test_with_citadel_away_the_last_good_one_stays_and_renewal_comes_back_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
 ):
