@@ -12,6 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -185,7 +186,12 @@ class Http2Server:
             return
         call.task = self._loop.create_task(self._run(call, behaviour))
         self._tasks.add(call.task)
-        call.task.add_done_callback(self._tasks.discard)
+        call.task.add_done_callback(partial(self._done, call))
+
+    def _done(self, call: Call, task: asyncio.Task[None]) -> None:
+        """Also of one that was cancelled before it ran: it and its call must not hold one another."""
+        call.task = None
+        self._tasks.discard(task)
 
     async def _run(self, call: Call, behaviour: Behaviour) -> None:
         timer = None
@@ -203,7 +209,6 @@ class Http2Server:
         else:
             call.finish(grpc.StatusCode.OK)
         finally:
-            call.task = None
             if timer is not None:
                 timer.cancel()
 

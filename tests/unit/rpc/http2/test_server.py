@@ -474,3 +474,31 @@ async def test_what_a_connection_held_is_freed_with_it(refused):
             assert held() is None
         finally:
             gc.enable()
+
+
+async def test_what_a_call_that_never_ran_held_is_freed_with_it():
+    async def behaves(_: Call) -> None:
+        raise AssertionError
+
+    server = Http2Server()
+    server.add_behaviours({METHOD: behaves})
+    port = server.listen_plaintext("127.0.0.1:0", setting="--here")
+    await server.start()
+    opened = frames.frame(frames.HEADERS, frames.END_HEADERS, 1, Peer(begin=False).block())
+    _, writer = await connected(port)
+    gc.disable()
+    try:
+        ended = frames.reset(1, frames.Code.CANCEL)
+        writer.write(frames.PREFACE + frames.settings({}) + opened + ended)
+        async with asyncio.timeout(WAIT_S):
+            while not any(it.connection and it.connection.begun for it in server.connections):
+                await asyncio.sleep(0.001)
+            (held,) = [weakref.ref(it.connection) for it in server.connections]
+            writer.close()
+            while server.connections or server.calls:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        assert held() is None
+    finally:
+        gc.enable()
+        await server.stop(None)
