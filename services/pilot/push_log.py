@@ -88,6 +88,8 @@ class Push:
         ]
         took = f"{self.longest_s * 1000:.0f} ms" if self.accepted else "not accepted yet"
         told = f"{self.proxies} {'proxy' if self.proxies == 1 else 'proxies'}"
+        if not (self.proxies or self.accepted):
+            return ", ".join([*kinds, told])
         return ", ".join([*kinds, told, took])
 
 

@@ -87,7 +87,7 @@ class DiscoveryServer:
         on_answer: Callable[[Proxy, TypeState, tuple[Refusal, ...]], None],
         on_synced: Callable[[ResourceSet, int], None] = lambda *_: None,
     ) -> None:
-        """Call these at every ACK and NACK, and when a client has answered all of a set: see Judgement."""
+        """Call these at every ACK and NACK, and when a client has answered all of a newer set: see Judgement."""
         self._judgement.on_answer = on_answer
         self._judgement.on_synced = on_synced
 

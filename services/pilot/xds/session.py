@@ -79,7 +79,7 @@ class Judgement:
     on_answer: Callable[[Proxy, TypeState, tuple[Refusal, ...]], None] = lambda *_: None
     """Told of every ACK and NACK, with the type's state after it and the resources found bad."""
     on_synced: Callable[[ResourceSet, int], None] = lambda *_: None
-    """Told when a client has answered all of a set, with the version of the last one that it had answered; 0: none."""
+    """Told when a client has answered all of a newer set, with the version of the last one, or of the one that it came to."""
 
 
 class Session:
@@ -93,7 +93,8 @@ class Session:
         self._judgement = judgement
         self._variant = variant
         self.view = view
-        self._synced = 0
+        self._synced = view.current.version
+        """Of what was pushed before it came it was told nothing, and is nothing late."""
         self._call: Exchange | None = None
         self._place: Place | None = None
         self._ended: asyncio.Future[None] | None = None

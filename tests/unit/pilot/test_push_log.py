@@ -23,7 +23,9 @@ def test_cause_and_effect_in_words():
     several.tell(1, {CLUSTER: frozenset({"a"}), ENDPOINT: frozenset({"a", "b"})})
     assert several.cause() == "VirtualService shop/reviews and 1 more changed"
     assert several.effect() == "1 cluster, 2 endpoint sets, 1 proxy, not accepted yet"
-    assert log.begin(5, 7, 12.0, (), ()).cause() == "time passed"
+    nobody = log.begin(5, 7, 12.0, (), ())
+    assert nobody.cause() == "time passed"
+    assert nobody.effect() == "0 proxies", "there is nothing to accept"
 
 
 def test_one_ack_is_counted_in_every_push_that_it_covers():

@@ -257,6 +257,24 @@ async def test_every_answer_is_told_with_what_it_proves():
     assert told == [("reviews-v1", 0, ["a"]), ("reviews-v1", 1, [])]
 
 
+async def test_a_client_is_late_with_what_came_after_it_and_with_nothing_else():
+    """It connects to what was pushed long ago: that is no time from a change to its ACK."""
+    ads = Ads(a_set(7, a_resource(CLUSTER, "a")))
+    told: list[tuple[int, int]] = []
+    ads.server.tell(lambda *_: None, lambda now, since: told.append((now.version, since)))
+    async with ads.delta() as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        first = await call.next()
+        call.send(type_url=CLUSTER, response_nonce=first.nonce)
+        ads.source.publish(a_set(8, a_resource(CLUSTER, "a", "2")))
+        second = await call.next()
+        assert told == []
+        call.send(type_url=CLUSTER, response_nonce=second.nonce)
+        call.send(type_url=ENDPOINT, resource_names_subscribe=["e"])
+        await call.next()
+    assert told == [(8, 7)]
+
+
 async def test_what_is_held_for_all_is_not_sent_until_it_is_released():
     bad, good = a_resource(CLUSTER, "bad"), a_resource(CLUSTER, "good")
     ads = Ads(a_set(1, bad, good))
