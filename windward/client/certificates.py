@@ -40,6 +40,7 @@ LONGEST_BACKOFF_S = 15.0
 CERTIFICATE_FILE = "certificate.pem"
 KEY_FILE = "key.pem"
 ROOTS_FILE = "roots.pem"
+NEW = ".new"
 
 
 LONGEST_WAIT_SHARE = 0.1
@@ -323,16 +324,20 @@ class CertificateKeeper:
         folder = self._enrolment.state_dir
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name, content in (
-                (KEY_FILE, material.key_pem),
-                (CERTIFICATE_FILE, material.chain_pem),
-                (ROOTS_FILE, material.roots_pem),
-            ):
-                temporary = folder / (name + ".new")
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            parts = {
+                KEY_FILE: material.key_pem,
+                CERTIFICATE_FILE: material.chain_pem,
+                ROOTS_FILE: material.roots_pem,
+            }
+            # All of them first: a disk that fills up between two would leave a key and another key's certificate.
+            for name, content in parts.items():
+                descriptor = os.open(
+                    folder / (name + NEW), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+                )
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(content)
-                temporary.replace(folder / name)
+            for name in parts:
+                (folder / (name + NEW)).replace(folder / name)
         except OSError as error:
             log.warning("certificate.not_kept", reason=str(error))
 

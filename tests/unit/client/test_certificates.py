@@ -180,6 +180,16 @@ async def test_a_state_folder_that_cannot_be_written_is_no_reason_to_have_none(r
     assert identity_of(load_chain(source.current.chain_pem)[0]) == ALICE
 
 
+async def test_what_cannot_be_kept_whole_leaves_what_was_kept(running: Running):
+    enrolment = await enrol(running, ttl_s=3600)
+    before = (await CertificateKeeper(enrolment).first()).current
+    (enrolment.state_dir / (ROOTS_FILE + ".new")).mkdir()  # the last of the three cannot be written
+    late = CertificateKeeper(enrolment, lambda: datetime.now(UTC) + timedelta(minutes=35))
+    async with kept(late) as source, asyncio.timeout(WAIT_S):
+        assert serial(await source.changed(source.sequence)) != serial(before)
+    assert (await CertificateKeeper(enrolment).first()).current == before
+
+
 async def test_a_refusal_says_which_file_and_what_to_do(running: Running):
     enrolment = running.enrolment(ALICE, "wwjt_" + "x" * 43)
     with pytest.raises(RefusedByCitadel, match="token create") as caught:
