@@ -48,6 +48,15 @@ from windward.telemetry.metrics import new_registry
 
 log = get_logger()
 READY_POLL_S = 0.05
+SIDECAR = (
+    f"{(__doc__ or '').splitlines()[0]} Others, each with its --help: `windward-agent run [flags] -- CMD`: sidecar and "
+    "application as one; `wait`: until the sidecar can serve; `node`: Workload API and SDS for all workloads of a node; "
+    "`netfilter`: the interception rules."
+)
+RUN = (
+    "windward-agent run [flags] -- CMD: the sidecar, and CMD once it can serve. CMD has stdin and stdout to itself; its end is "
+    "the sidecar's, with its exit status; told to stop, the sidecar lets peers and connections go first, then CMD."
+)
 
 
 def enrolment(settings: Settings) -> Enrolment:
@@ -242,7 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``windward-agent [run] [flags] [-- CMD]``; the exit status, an application's own when there is one."""
     words = sys.argv[1:] if argv is None else list(argv)
     application: Application | None = None
-    if words[:1] == ["run"]:
+    running = words[:1] == ["run"]
+    if running:
         words, command = split_command(words[1:])
         if not command and not {"--help", "--version", "--print-config"} & set(words):
             return no_command()
@@ -256,8 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     async def serving(settings: Settings, lifecycle: Lifecycle) -> None:
         await serve(settings, lifecycle, application)
 
-    description = f"{(__doc__ or '').splitlines()[0]} Others: windward-agent run, wait, node, netfilter (--help)."
-    status = run("windward-agent", Settings, serving, description=description, argv=words)
+    status = run(
+        "windward-agent", Settings, serving, description=RUN if running else SIDECAR, argv=words
+    )
     return application.status if application is not None and not status else status
 
 

@@ -54,7 +54,14 @@ def test_an_unknown_word_is_told_with_those_that_are_known():
 def test_run_needs_something_to_run():
     assert (done := run("run")).returncode == 2
     assert "windward-agent run [flags] -- CMD" in done.stderr
-    assert run("run", "--help").returncode == 0
+
+
+def test_help_says_what_each_word_does():
+    said = " ".join(run("--help").stdout.split())
+    assert all(f"`{name}`:" in said for name in ("wait", "node", "netfilter"))
+    assert "run [flags] -- CMD`" in said
+    done = run("run", "--help")
+    assert (done.returncode, "-- CMD: the sidecar" in done.stdout) == (0, True)
 
 
 def test_waiting_loads_nothing_heavy():
