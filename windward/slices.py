@@ -19,7 +19,7 @@ Work = Generator[None, None, T]
 
 
 class Slices:
-    """Work that lets others run whenever it has held the event loop for a slice: ``if slices.over: await slices.pause()``."""
+    """One who lets others run whenever it has held the event loop for a slice: ``if slices.over: await slices.pause()``."""
 
     def __init__(self, slice_s: float = SLICE_S) -> None:
         self._time = asyncio.get_running_loop().time
@@ -34,18 +34,21 @@ class Slices:
         await asyncio.sleep(0)
         self._until_s = self._time() + self._slice_s
 
+    async def run(self, work: Work[T]) -> T:
+        """To the end, beside what else goes on in these slices."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                made: T = end.value
+                return made
+            if self.over:
+                await self.pause()
+
 
 async def in_slices(work: Work[T], slice_s: float = SLICE_S) -> T:
     """Run to the end, letting others run after each slice."""
-    slices = Slices(slice_s)
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            made: T = end.value
-            return made
-        if slices.over:
-            await slices.pause()
+    return await Slices(slice_s).run(work)
 
 
 def at_once(work: Work[T]) -> T:

@@ -11,122 +11,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from itertools import islice
-from operator import is_
 from typing import Any
 
 from services.pilot.credentials.refusals import Refusals
 from services.pilot.envoy.gateway import refused
+from services.pilot.envoy.gateway_routes import GATEWAYS
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
-from services.pilot.envoy.own import concerns, may_move, own_resources, place_of, scope_of
+from services.pilot.envoy.own import concerns, making, may_move, scope_of
 from services.pilot.envoy.scope import ScopeResources
+from services.pilot.group import ByType, Group, SharedScope, Wake, group_key
 from services.pilot.model.proxy import Proxy, ProxyType
 from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
-from windward.slices import Slices, Turns, Work
+from windward.slices import Slices, Turns, Work, at_once
 from windward.telemetry.logging import get_logger
 from windward.xds.bodies import Bodies
-from windward.xds.resource import CLUSTER, ENDPOINT, Changes, Origin, Resource, ResourceSet
+from windward.xds.resource import CLUSTER, ENDPOINT, Origin, Resource, ResourceSet
 
 log = get_logger()
 PUSH_SLICE_S = 0.004
 """How long a push may hold the event loop: meanwhile no answers are read, which others who wait for the change would pay for."""
 FEW = 8
 """Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
-REMEMBERED = 16
-"""Changes that a set remembers; who is further behind compares everything."""
-
 NO_NAMES: Mapping[str, frozenset[str]] = {}
-ByType = Mapping[str, Mapping[str, Resource]]
-Wake = Callable[[], None]
-
-
-def group_key(proxy: Proxy) -> Hashable:
-    """Everything of a proxy but its own name."""
-    return (
-        proxy.type,
-        proxy.namespace,
-        proxy.service_account,
-        proxy.address,
-        proxy.labels,
-        proxy.interception,
-        proxy.app_address,
-        proxy.identity,
-        proxy.proxyless,
-        proxy.vips,
-        proxy.ipv6,
-    )
-
-
-class SharedScope:
-    """A scope's resources, the moment of the mesh that they are of, and what has to be caught up with."""
-
-    def __init__(
-        self, scope: Scope, options: Options, memo: Memo, snapshot: MeshSnapshot, bodies: Bodies
-    ) -> None:
-        self.resources = ScopeResources(scope, options, memo)
-        self.bodies = bodies
-        """Of responses: one memo for all scopes, which share most of what they are sent."""
-        self.made: ByType = {}
-        """What is in force; ``resources`` may be half-way to the next."""
-        self.snapshot = snapshot
-        self.groups: dict[Hashable, Group] = {}
-        self.users = 0
-        """Groups, and attachments in hand."""
-        self.ready = False
-        self.backlog: list[tuple[MeshSnapshot, Delta]] = []
-
-
-class Group:
-    def __init__(
-        self, proxy: Proxy, scope: SharedScope, own: dict[str, dict[str, Resource]]
-    ) -> None:
-        self.proxy = proxy
-        self.scope = scope
-        self.own = own
-        self.lingering: set[str] = set()
-        """Clusters of its own that are no longer wanted, and that connections may still need."""
-        self.place = place_of(proxy)
-        self.wakes: dict[View, Wake] = {}
-        self.moved = -1
-        """The version at which the group changed its scope: two sets have it, and changes since then would mean either."""
-        snapshot = scope.snapshot
-        self.current = ResourceSet(
-            snapshot.version,
-            snapshot.revision,
-            (own, scope.made),
-            (),
-            scope.bodies,
-            snapshot.position,
-        )
-
-    def renew(self, names: Mapping[str, frozenset[str]] | None) -> None:
-        """A newer set, which differs from the one before in these names (None: in any)."""
-        snapshot, before = self.scope.snapshot, self.current
-        changes: tuple[Changes, ...] = ()
-        if names is None:
-            self.moved = snapshot.version
-        elif before.version != self.moved:
-            changes = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
-        layers = (self.own, self.scope.made)
-        self.current = ResourceSet(
-            snapshot.version,
-            snapshot.revision,
-            layers,
-            changes,
-            self.scope.bodies,
-            snapshot.position,
-        )
-
-    def still(self) -> None:
-        """Nothing that is sent differs; the set holds at the newer revision too, and says of which objects things are now."""
-        revision, layers = self.scope.snapshot.revision, (self.own, self.scope.made)
-        known = self.current
-        if known.revision != revision or not all(map(is_, known.layers, layers)):
-            self.current = replace(known, revision=revision, layers=layers)
 
 
 class View:
@@ -175,7 +85,7 @@ class Groups:
         while (group := self._groups.get(key)) is None:
             shared = await self._scope(scope_of(self.snapshot, proxy))
             try:
-                await self._turns.next()
+                own = await self._first_own(shared, proxy)
             except BaseException:
                 self._leave(shared)
                 raise
@@ -183,7 +93,6 @@ class Groups:
                 key not in self._groups
                 and scope_of(shared.snapshot, proxy) == shared.resources.scope
             ):
-                own = self._own(shared.snapshot, proxy, {})
                 self._groups[key] = shared.groups[key] = Group(proxy, shared, own)
             else:
                 self._leave(shared)
@@ -191,9 +100,18 @@ class Groups:
         group.wakes[view] = wake
         return view
 
+    async def _first_own(self, shared: SharedScope, proxy: Proxy) -> dict[str, dict[str, Resource]]:
+        """What is the proxy's own at the very snapshot that its scope is at when this returns."""
+        snapshot = shared.snapshot
+        own = await self._turns.run(self._own(snapshot, proxy, {}))
+        # Of what was made a moment ago little is made again.
+        return (
+            own if shared.snapshot is snapshot else at_once(self._own(shared.snapshot, proxy, {}))
+        )
+
     def _own(
         self, snapshot: MeshSnapshot, proxy: Proxy, before: dict[str, dict[str, Resource]]
-    ) -> dict[str, dict[str, Resource]]:
+    ) -> Work[dict[str, dict[str, Resource]]]:
         """A proxy's own resources, without what cannot be built; as they were, when that cannot be told apart."""
 
         def failed(origins: tuple[Origin, ...], error: Exception) -> None:
@@ -202,10 +120,11 @@ class Groups:
         if proxy.type is ProxyType.ROUTER:
             self._refusals.tell(proxy, refused(snapshot, proxy, self.options))
         try:
-            return _by_type(own_resources(snapshot, proxy, self.options, failed))
+            made = yield from making(snapshot, proxy, self.options, failed, self._memo)
         except Exception as error:
             log.exception("build.failed", proxy=proxy.id, reason=f"{type(error).__name__}: {error}")
             return before
+        return _by_type(made)
 
     def resource(self, proxy: Proxy, type_url: str, name: str) -> Resource | None:
         """What a connected proxy should have of a name."""
@@ -306,9 +225,7 @@ class Groups:
                 if few is not None:
                     shared.resources.exchange(snapshot, few)
                 else:
-                    for _ in shared.resources.advance(snapshot, delta):
-                        if slices.over:
-                            await slices.pause()
+                    await slices.run(shared.resources.advance(snapshot, delta))
                 self._report(shared)
                 names = {url: frozenset(names) for url, names in shared.resources.changed.items()}
                 touched |= shared.resources.touched
@@ -319,15 +236,15 @@ class Groups:
                     if may_move(delta, group.proxy):
                         moving.append(group)
                     if concerns(delta, before, group.proxy):
-                        own = self._renew_own(group)
+                        own = await slices.run(self._renew_own(group))
                 if (changed := self._renew(group, names, own)) is not None:
                     await waking.wake(group, changed)
         for group in moving:
             if await self._move(group):
                 await waking.wake(group, {})
-        for _ in self._memo.sweep(touched):
-            if slices.over:
-                await slices.pause()
+        await slices.run(self._memo.sweep(touched))
+        if delta.gateways or delta.credentials:
+            self._memo.keep_used(GATEWAYS)
         self._memo.forget(delta.services - snapshot.services.keys())
         return waking.groups
 
@@ -347,9 +264,9 @@ class Groups:
         group.renew(changed)
         return changed
 
-    def _renew_own(self, group: Group) -> Mapping[str, frozenset[str]]:
+    def _renew_own(self, group: Group) -> Work[Mapping[str, frozenset[str]]]:
         """Make what is the group's own again; the names that differ."""
-        own = self._own(group.scope.snapshot, group.proxy, group.own)
+        own = yield from self._own(group.scope.snapshot, group.proxy, group.own)
         self._linger(group, own)
         differing = _differing(group.own, own)
         if own != group.own:

@@ -45,6 +45,8 @@ class MeshSnapshot:
     routes: HostIndex[ConfigObject[VirtualService]] = field(default_factory=HostIndex)
     gateway_routes: tuple[ConfigObject[VirtualService], ...] = ()
     """VirtualServices that name gateways, oldest first."""
+    gateway_destinations: frozenset[str] = frozenset()
+    """The services that they send to."""
     virtual_services: int = 0
     """How many there are."""
     routes_by_label: bool = False

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from services.pilot.ahead import Ahead
 from services.pilot.credentials.folder import Changes
+from services.pilot.envoy.gateway_routes import destination_hosts
 from services.pilot.model.hosts import HostIndex
 from services.pilot.model.service import Endpoint, Service, labels_match
 from services.pilot.model.sidecar_scope import Sidecars
@@ -380,7 +381,10 @@ class MeshState:
             delta = replace(delta, scopes=True)
         if any(item is not None and item.spec.gateways for pair in pairs for item in pair):
             named = self._oldest_first("VirtualService")
-            now = replace(now, gateway_routes=tuple(item for item in named if item.spec.gateways))
+            routes = tuple(item for item in named if item.spec.gateways)
+            now = replace(
+                now, gateway_routes=routes, gateway_destinations=destination_hosts(routes)
+            )
             delta = replace(delta, gateways=True)
         return now, delta
 

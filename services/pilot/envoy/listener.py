@@ -178,65 +178,41 @@ def gateway(telemetry: Telemetry, host: str, port: int) -> listener_pb2.Listener
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SecureServer:
-    """A server of a gateway that ends TLS."""
-
-    routes: str
-    """Its route configuration."""
-    server_names: tuple[str, ...]
-    """SNI; empty: any, or none."""
-    socket: base_pb2.TransportSocket
-
-
-def secure_gateway(
-    telemetry: Telemetry, host: str, port: int, servers: Sequence[SecureServer]
-) -> listener_pb2.Listener:
-    """``0.0.0.0_PORT`` of a gateway, with TLS: a chain a server, chosen by SNI."""
-    chains = []
-    for server in servers:
-        manager = outbound_manager(telemetry, server.routes, f"outbound_{host}_{port}", edge=True)
-        chains.append(
-            Chain(
-                name=server.routes,
-                filter_chain_match=Match(server_names=server.server_names),
-                filters=[manager_filter(manager)],
-                transport_socket=server.socket,
-            )
-        )
+def secure_gateway(host: str, port: int) -> listener_pb2.Listener:
+    """``0.0.0.0_PORT`` of a gateway, with TLS; without its chains, of which SNI chooses one."""
     return listener_pb2.Listener(
         name=f"{host}_{port}",
         address=address(host, port),
         listener_filters=[_tls_inspector()],
         listener_filters_timeout=duration(5),
-        filter_chains=chains,
         traffic_direction=base_pb2.OUTBOUND,
     )
 
 
-def virtual_inbound(
+def secure_server(
     telemetry: Telemetry,
-    ports: Sequence[InboundPort],
-    other: MutualTLSMode,
-    *,
-    transparent: bool = False,
-) -> listener_pb2.Listener:
-    """15006: everything that comes to an intercepted workload. ``other``: the mTLS mode of ports without a service.
+    host: str,
+    port: int,
+    routes: str,
+    server_names: Sequence[str],
+    socket: base_pb2.TransportSocket,
+) -> Chain:
+    """A server of a gateway that ends TLS. ``server_names``: SNI; empty: any, or none."""
+    manager = outbound_manager(telemetry, routes, f"outbound_{host}_{port}", edge=True)
+    return Chain(
+        name=routes,
+        filter_chain_match=Match(server_names=server_names),
+        filters=[manager_filter(manager)],
+        transport_socket=socket,
+    )
+
+
+def virtual_inbound(*, transparent: bool = False) -> listener_pb2.Listener:
+    """15006: everything that comes to an intercepted workload; without its chains.
 
     ``transparent`` (TPROXY): the application sees the client's own address; marked, so that answers find their way back.
     """
     source = [_original_src()] if transparent else []
-    loop = Chain(
-        name="virtualInbound-blackhole",
-        filter_chain_match=Match(
-            destination_port=wrappers_pb2.UInt32Value(value=names.INBOUND_PORT)
-        ),
-        filters=[tcp_filter(telemetry, names.BLACK_HOLE, log_name=INBOUND_LOG)],
-    )
-    chains = [loop]
-    for port in ports:
-        chains += _chains(telemetry, port, port.port)
-    chains += _catch_all(telemetry, other)
     return listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
         address=address("0.0.0.0", names.INBOUND_PORT),
@@ -244,27 +220,34 @@ def virtual_inbound(
         listener_filters=[_original_dst(), *source, _tls_inspector(), _http_inspector()],
         listener_filters_timeout=duration(5),
         continue_on_listener_filters_timeout=True,
-        filter_chains=chains,
         traffic_direction=base_pb2.INBOUND,
     )
 
 
-def direct_inbound(
-    telemetry: Telemetry, host: str, service_port: int, port: InboundPort
-) -> listener_pb2.Listener:
-    """``ADDRESS_PORT``: one port of a workload in loopback mode, bound by its Envoy."""
+def inbound_loop(telemetry: Telemetry) -> Chain:
+    """What is sent to 15006 itself goes nowhere."""
+    return Chain(
+        name="virtualInbound-blackhole",
+        filter_chain_match=Match(
+            destination_port=wrappers_pb2.UInt32Value(value=names.INBOUND_PORT)
+        ),
+        filters=[tcp_filter(telemetry, names.BLACK_HOLE, log_name=INBOUND_LOG)],
+    )
+
+
+def direct_inbound(host: str, service_port: int) -> listener_pb2.Listener:
+    """``ADDRESS_PORT``: one port of a workload in loopback mode, bound by its Envoy; without its chains."""
     return listener_pb2.Listener(
         name=f"{host}_{service_port}",
         address=address(host, service_port),
         listener_filters=[_tls_inspector()],
         listener_filters_timeout=duration(5),
         continue_on_listener_filters_timeout=True,
-        filter_chains=_chains(telemetry, port, None),
         traffic_direction=base_pb2.INBOUND,
     )
 
 
-def _chains(telemetry: Telemetry, port: InboundPort, destination: int | None) -> list[Chain]:
+def inbound_chains(telemetry: Telemetry, port: InboundPort, destination: int | None) -> list[Chain]:
     """The chains of one port: mTLS unless disabled, plaintext unless strict, the application's own TLS passed on."""
     filters = [_application(telemetry, port)]
     chains = []
@@ -350,7 +333,7 @@ def inbound_routes(telemetry: Telemetry, port: InboundPort) -> route_pb2.RouteCo
     )
 
 
-def _catch_all(telemetry: Telemetry, mode: MutualTLSMode) -> list[Chain]:
+def inbound_catch_all(telemetry: Telemetry, mode: MutualTLSMode) -> list[Chain]:
     """Ports that no service names: passed on, under the same mTLS mode."""
     passed = [tcp_filter(telemetry, names.INBOUND_PASSTHROUGH, log_name=INBOUND_LOG)]
     chains = []

@@ -97,6 +97,16 @@ class Memo:
                 if newest == self.version and len(variants) > 1:
                     of_host[key] = [item for item in variants if item.used == newest]
 
+    def keep_used(self, host: str) -> None:
+        """Forget all below a host that was not asked for at this version."""
+        of_host = self._kept.get(host, {})
+        for key, variants in list(of_host.items()):
+            left = [item for item in variants if item.used == self.version]
+            if left:
+                of_host[key] = left
+            else:
+                del of_host[key]
+
     def forget(self, hosts: Iterable[str]) -> None:
         """These hosts are gone."""
         for host in hosts:

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from services.pilot.envoy import cluster, gateway, listener, names, selection
+from services.pilot.envoy.chains import ChainBytes, spliceable, spliced
 from services.pilot.envoy.common import Failed, passed_on, resource
 from services.pilot.envoy.listener import InboundPort
+from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope, Shape
 from services.pilot.model.proxy import Interception, Proxy, ProxyType
 from services.pilot.model.sidecar_scope import EVERYTHING
 from services.pilot.registry.mesh import origin_of
 from services.pilot.snapshot import Address, Delta, MeshSnapshot
+from windward.config.peer_authentication import MutualTLSMode
+from windward.slices import Work, at_once
 from windward.xds import resource as xds
 from windward.xds.resource import Origin, Resource
 
@@ -62,39 +68,55 @@ def concerns(delta: Delta, before: MeshSnapshot, proxy: Proxy) -> bool:
         return False
     if proxy.type is ProxyType.ROUTER:
         mine = any(namespace == proxy.namespace for namespace, _ in delta.credentials)
-        return mine or delta.gateways or bool(delta.services)
+        return mine or delta.gateways or not delta.services.isdisjoint(before.gateway_destinations)
     if delta.peers or place_of(proxy) in delta.addresses:
         return True
     return not delta.services.isdisjoint(before.hosts_at.get(place_of(proxy), ()))
 
 
 def own_resources(
-    snapshot: MeshSnapshot, proxy: Proxy, options: Options, failed: Failed = passed_on
+    snapshot: MeshSnapshot,
+    proxy: Proxy,
+    options: Options,
+    failed: Failed = passed_on,
+    memo: Memo | None = None,
 ) -> list[Resource]:
-    """``failed`` is told of parts that cannot be built: all others are there without them."""
+    """All of ``making`` at once."""
+    return at_once(making(snapshot, proxy, options, failed, memo or Memo()))
+
+
+def making(
+    snapshot: MeshSnapshot, proxy: Proxy, options: Options, failed: Failed, memo: Memo
+) -> Work[list[Resource]]:
+    """A proxy's own resources. ``failed`` is told of parts that cannot be built: all others are there without them.
+
+    ``memo``: parts of filter chains and routes, which other proxies and later snapshots have too. Yields where other work
+    may go between: a gateway may have a thousand servers.
+    """
     if proxy.proxyless:
         return []
     if proxy.type is ProxyType.ROUTER:
         labels = labels_of(snapshot, proxy)
-        return list(gateway.resources(snapshot, proxy, labels, options, failed))
+        return (yield from gateway.making(snapshot, proxy, labels, options, failed, memo))
     inbound = _inbound(snapshot, proxy)
-    build = _direct if proxy.interception is Interception.NONE else _intercepted
+    make = _direct if proxy.interception is Interception.NONE else _intercepted
+    build = partial(make, proxy=proxy, options=options, memo=memo)
     try:
-        return build(inbound, proxy, options)
+        return build(inbound)
     except Exception:
         if failed is passed_on:
             raise
         good = []
         for port in inbound.ports:
             try:
-                build(replace(inbound, ports=(port,)), proxy, options)
+                build(replace(inbound, ports=(port,)))
             except Exception as fault:
                 failed((snapshot.services[port.service_host].origin,), fault)
             else:
                 good.append(port)
         if len(good) == len(inbound.ports):
             raise
-        return build(replace(inbound, ports=tuple(good)), proxy, options)
+        return build(replace(inbound, ports=tuple(good)))
 
 
 # ---- sidecars -------------------------------------------------------------------------------------------------------
@@ -134,7 +156,7 @@ def _inbound(snapshot: MeshSnapshot, proxy: Proxy) -> _Inbound:
     return _Inbound(tuple(found[number] for number in sorted(found)), modes, tuple(origins))
 
 
-def _intercepted(inbound: _Inbound, proxy: Proxy, options: Options) -> list[Resource]:
+def _intercepted(inbound: _Inbound, proxy: Proxy, options: Options, memo: Memo) -> list[Resource]:
     transparent = proxy.interception is Interception.TPROXY
     made = [
         _inbound_cluster(port, None, inbound.origins, transparent=transparent, ipv6=proxy.ipv6)
@@ -144,21 +166,58 @@ def _intercepted(inbound: _Inbound, proxy: Proxy, options: Options) -> list[Reso
         # In the place of the one that all of the scope have, which calls from an IPv4 address of its own.
         passing = cluster.inbound_passthrough(transparent=transparent, ipv6=proxy.ipv6)
         made.append(resource(xds.CLUSTER, passing.name, passing))
-    message = listener.virtual_inbound(
-        options.telemetry, inbound.ports, inbound.modes.default, transparent=transparent
-    )
+    frame = listener.virtual_inbound(transparent=transparent)
     if proxy.ipv6:
-        listener.add_ipv6(message)
-    return [*made, resource(xds.LISTENER, message.name, message, inbound.origins)]
+        listener.add_ipv6(frame)
+    chains = [
+        *_common_chains(options, memo),
+        *(item for port in inbound.ports for item in _chains(port, port.port, options, memo)),
+        *_catch_all(inbound.modes.default, options, memo),
+    ]
+    return [*made, spliced(frame, chains, inbound.origins)]
 
 
-def _direct(inbound: _Inbound, proxy: Proxy, options: Options) -> list[Resource]:
+def _direct(inbound: _Inbound, proxy: Proxy, options: Options, memo: Memo) -> list[Resource]:
     made = [_http_proxy(proxy, options)]
     for port in inbound.ports:
         made.append(_inbound_cluster(port, proxy.app_address, inbound.origins))
-        message = listener.direct_inbound(options.telemetry, proxy.address, port.port, port)
-        made.append(resource(xds.LISTENER, message.name, message, inbound.origins))
+        frame = listener.direct_inbound(proxy.address, port.port)
+        made.append(spliced(frame, _chains(port, None, options, memo), inbound.origins))
     return made
+
+
+def _chains(
+    port: InboundPort, destination: int | None, options: Options, memo: Memo
+) -> tuple[ChainBytes, ...]:
+    """The same for all workloads behind a service."""
+    return memo.get(
+        port.service_host,
+        ("inbound", port.port, destination),
+        (port, options.telemetry),
+        lambda: _bytes(listener.inbound_chains(options.telemetry, port, destination)),
+    )
+
+
+def _common_chains(options: Options, memo: Memo) -> tuple[ChainBytes, ...]:
+    return memo.get(
+        "",
+        "inbound loop",
+        (options.telemetry,),
+        lambda: _bytes([listener.inbound_loop(options.telemetry)]),
+    )
+
+
+def _catch_all(mode: MutualTLSMode, options: Options, memo: Memo) -> tuple[ChainBytes, ...]:
+    return memo.get(
+        "",
+        ("inbound catch-all", mode),
+        (options.telemetry,),
+        lambda: _bytes(listener.inbound_catch_all(options.telemetry, mode)),
+    )
+
+
+def _bytes(chains: Iterable[listener.Chain]) -> tuple[ChainBytes, ...]:
+    return tuple(map(spliceable, chains))
 
 
 def _inbound_cluster(

@@ -48,6 +48,14 @@ class NoCredential(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What a server's secrets are made of, by name."""
+
+    pairs: tuple[tuple[str, Credential], ...] = ()
+    roots: tuple[str, Credential] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """Those of one gateway's namespace: what others may have is out of reach."""
 
@@ -68,6 +76,15 @@ class Credentials:
                 return found
         raise NoCredential(name)
 
+    def of(self, settings: ServerTLSSettings) -> Held:
+        """Those that a server needs. Raises NoCredential: Envoy would hold back the whole listener until the secret came."""
+        names = credential_names(settings)
+        pairs = tuple((name, self.pair(name)) for name in names[:MOST_CERTIFICATES])
+        if settings.mode not in MUTUAL or _roots_file(settings):
+            return Held(pairs)
+        owner = settings.ca_cert_credential_name or names[0]
+        return Held(pairs, (owner, self.roots(owner)))
+
 
 @dataclass(frozen=True, slots=True)
 class ServerTLS:
@@ -76,25 +93,21 @@ class ServerTLS:
 
 
 def server_tls(
-    settings: ServerTLSSettings,
-    credentials: Credentials,
-    trust_domain: str,
-    origins: tuple[Origin, ...],
+    settings: ServerTLSSettings, held: Held, trust_domain: str, origins: tuple[Origin, ...]
 ) -> ServerTLS:
-    """Raises NoCredential: Envoy would hold back the whole listener until the secret came."""
     secrets: list[Resource] = []
     common = tls_pb2.CommonTlsContext(alpn_protocols=ALPN, tls_params=_parameters(settings))
-    for name in credential_names(settings)[:MOST_CERTIFICATES]:
-        secrets.append(pair_resource(name, credentials.pair(name), origins))
+    for name, pair in held.pairs:
+        secrets.append(pair_resource(name, pair, origins))
         common.tls_certificate_sds_secret_configs.append(_secret(pair_name(name), ads()))
     for name in _agents_pairs(settings)[:MOST_CERTIFICATES]:
         common.tls_certificate_sds_secret_configs.append(_secret(name, sds()))
     context = tls_pb2.DownstreamTlsContext()
     if settings.mode in MUTUAL:
         roots, source = _roots_file(settings), sds()
-        if not roots:
-            owner = settings.ca_cert_credential_name or credential_names(settings)[0]
-            secrets.append(roots_resource(owner, credentials.roots(owner), origins))
+        if held.roots is not None:
+            owner, credential = held.roots
+            secrets.append(roots_resource(owner, credential, origins))
             roots, source = roots_name(owner), ads()
         combined = common.combined_validation_context
         combined.default_validation_context.CopyFrom(_clients(settings, trust_domain))

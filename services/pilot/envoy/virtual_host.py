@@ -15,12 +15,11 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import wrappers_pb2
 
 from services.pilot.envoy import names
-from services.pilot.envoy.common import Failed, duration, passed_on
+from services.pilot.envoy.common import duration
 from services.pilot.envoy.route import RouteContext, http_routes, retry_policy
 from services.pilot.model.service import Port, Service
 from services.pilot.registry.mesh import origin_of
-from windward.config.gateway import Gateway, Server
-from windward.config.hosts import DOMAIN_SUFFIX, matches, resolve
+from windward.config.hosts import DOMAIN_SUFFIX
 from windward.config.object import ConfigObject
 from windward.config.virtual_service import VirtualService
 from windward.xds import resource as xds
@@ -218,85 +217,3 @@ def unknown_hosts(*, allow_any: bool) -> route.VirtualHost:
         direct_response=route.DirectResponseAction(status=502),
     )
     return route.VirtualHost(name=names.BLOCK_ALL, domains=["*"], routes=[refusing])
-
-
-def gateway_hosts(
-    port: int,
-    servers: Sequence[tuple[ConfigObject[Gateway], Server]],
-    rules: Sequence[ConfigObject[VirtualService]],
-    viewer: Viewer,
-    port_of: Callable[[str, int], int],
-    failed: Failed = passed_on,
-) -> list[route.VirtualHost]:
-    """One virtual host a host, VirtualServices merged oldest first, routes that match everything last.
-
-    A host of a server with ``httpsRedirect`` needs no VirtualService: all that comes without TLS is redirected.
-    ``failed`` is told of a VirtualService whose routes cannot be built: the others are there without it.
-    """
-    by_host: dict[str, list[route.Route]] = {}
-    redirected = {
-        pattern.rpartition("/")[2].lower()
-        for _, server in servers
-        if server.tls is not None and server.tls.https_redirect
-        for pattern in server.hosts
-    }
-    for host in sorted(redirected):
-        by_host[host] = []
-    for item in rules:
-        for gateway, server in servers:
-            bound = f"{gateway.key.namespace}/{gateway.key.name}"
-            if bound not in {_full(name, item.key.namespace) for name in item.spec.gateways}:
-                continue
-            context = RouteContext(
-                item.key.namespace, port, bound, viewer.namespace, viewer.labels, port_of
-            )
-            try:
-                routes = http_routes(item.spec.http, context)
-            except Exception as error:
-                failed((origin_of(item),), error)
-                break
-            for host in item.spec.hosts:
-                name = resolve(host, item.key.namespace)
-                for pattern in server.hosts:
-                    served = _served(pattern, name, gateway.key.namespace, item.key.namespace)
-                    if served:
-                        # To Envoy two cases of a name are one domain: one host would shut the other out.
-                        by_host.setdefault(served.lower(), []).extend(routes)
-    made = []
-    for host, routes in by_host.items():
-        ordered = sorted(routes, key=_is_catch_all)
-        listed = [host] if host == "*" else [host, f"{host}:{port}"]
-        made.append(
-            route.VirtualHost(
-                name=f"{host}:{port}",
-                domains=listed,
-                routes=ordered,
-                include_request_attempt_count=True,
-                require_tls=route.VirtualHost.ALL
-                if any(matches(pattern, host) for pattern in redirected)
-                else route.VirtualHost.NONE,
-            )
-        )
-    return made
-
-
-def _is_catch_all(item: route.Route) -> bool:
-    return item.match.prefix == "/" and not item.match.headers and not item.match.query_parameters
-
-
-def _full(name: str, namespace: str) -> str:
-    return name if "/" in name else f"{namespace}/{name}"
-
-
-def _served(pattern: str, host: str, gateway_namespace: str, namespace: str) -> str:
-    """The host that a server serves of a VirtualService's: the narrower of the two; empty when they do not meet."""
-    owner, slash, wanted = pattern.rpartition("/")
-    if (
-        slash
-        and owner not in {"*", namespace}
-        and not (owner == "." and namespace == gateway_namespace)
-    ):
-        return ""
-    if matches(wanted, host):
-        return host
-    return wanted if matches(host, wanted) else ""

@@ -7,7 +7,8 @@ import pytest
 
 from services.pilot import groups as module
 from services.pilot.credentials.credential import Credential
-from services.pilot.groups import Groups, group_key
+from services.pilot.group import group_key
+from services.pilot.groups import Groups
 from services.pilot.model.proxy import Interception, Proxy, ProxyType
 from services.pilot.state import MeshState
 from tests.unit.pilot.mesh import (

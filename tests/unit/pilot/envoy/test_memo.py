@@ -77,6 +77,19 @@ def test_a_host_that_is_gone_is_forgotten():
     assert memo.get("host", "k", (1,), maker()) is not old
 
 
+def test_of_what_is_kept_for_use_nothing_else_stays():
+    memo = Memo()
+    old, used = memo.get("host", "k", (1,), maker()), memo.get("host", "other", (1,), maker())
+    elsewhere = memo.get("elsewhere", "k", (1,), maker())
+    memo.version = 2
+    assert memo.get("host", "other", (1,), maker()) is used
+    memo.keep_used("host")
+    memo.keep_used("never heard of")
+    assert memo.get("host", "other", (1,), maker()) is used
+    assert memo.get("elsewhere", "k", (1,), maker()) is elsewhere
+    assert memo.get("host", "k", (1,), maker()) is not old
+
+
 def test_a_sweep_passes_over_what_could_not_be_built():
     def refuses():
         raise ValueError
