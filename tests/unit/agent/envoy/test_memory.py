@@ -21,6 +21,18 @@ def test_the_cgroup_counts(tmp_path):
     assert killed_for_memory(**read) == 0
 
 
+@pytest.mark.parametrize("folder", ["pods/one", ""], ids=["its own", "a container's root"])
+def test_a_cgroup_of_version_1_counts_too(tmp_path, folder):
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(
+        "4:cpu,memory:/pods/one\n1:name=x:/y\n0::/\n"
+    )
+    at = tmp_path / "cgroup" / "memory" / folder
+    at.mkdir(parents=True)
+    (at / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert killed_for_memory(proc=tmp_path / "proc", root=tmp_path / "cgroup") == 2
+
+
 def test_this_machine_can_be_asked():
     assert killed_for_memory() >= 0
 
