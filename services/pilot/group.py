@@ -6,6 +6,7 @@ own resources ────────────────┴─► Group.re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from operator import is_
@@ -59,6 +60,7 @@ class SharedScope:
         self.users = 0
         """Groups, and attachments in hand."""
         self.ready = False
+        self.building = asyncio.Lock()
         self.backlog: list[tuple[MeshSnapshot, Delta]] = []
 
 

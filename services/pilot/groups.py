@@ -148,19 +148,23 @@ class Groups:
         if shared.users == 0:
             del self._scopes[shared.resources.scope]
 
-    async def _scope(self, scope: Scope) -> SharedScope:
-        """The scope's resources, one more user counted; built, in slices, if nobody has them yet."""
+    async def _scope(self, scope: Scope, *, pushed: bool = False) -> SharedScope:
+        """The scope's resources, one more user counted; built, in turns, if nobody has them yet.
+
+        ``pushed``: a push waits for them, and with it everybody's next change.
+        """
         shared = self._scopes.get(scope)
         if shared is None:
             shared = SharedScope(scope, self.options, self._memo, self.snapshot, self._bodies)
             self._scopes[scope] = shared
         shared.users += 1
         try:
-            # One at a time: the next one can take most from the one before, see ``_base``.
-            if not shared.ready:
+            if not shared.ready and pushed:
+                await self._build(shared)
+            elif not shared.ready:
+                # One at a time: the next one can take most from the one before, see ``_base``.
                 async with self._building:
-                    if not shared.ready:
-                        await self._build(shared)
+                    await self._build(shared)
         except BaseException:
             self._leave(shared)
             raise
@@ -168,14 +172,17 @@ class Groups:
 
     async def _build(self, shared: SharedScope) -> None:
         """A first build takes long; what is published meanwhile is caught up with at its end."""
-        await self._turns.run(self._from_nothing(shared))
-        while shared.backlog:
-            snapshot, delta = shared.backlog.pop(0)
-            await self._turns.run(shared.resources.advance(snapshot, delta))
-            shared.snapshot = snapshot
-        self._report(shared)
-        shared.made = shared.resources.made
-        shared.ready = True
+        async with shared.building:
+            if shared.ready:
+                return
+            await self._turns.run(self._from_nothing(shared))
+            while shared.backlog:
+                snapshot, delta = shared.backlog.pop(0)
+                await self._turns.run(shared.resources.advance(snapshot, delta))
+                shared.snapshot = snapshot
+            self._report(shared)
+            shared.made = shared.resources.made
+            shared.ready = True
 
     def _from_nothing(self, shared: SharedScope) -> Work[None]:
         """Its moment, and what is taken from another scope, are of the first turn: while it waits for that, a push goes on."""
@@ -312,7 +319,7 @@ class Groups:
         scope = scope_of(self.snapshot, group.proxy)
         if scope == left.resources.scope or self._groups.get(key) is not group:
             return False
-        shared = await self._scope(scope)
+        shared = await self._scope(scope, pushed=True)
         if self._groups.get(key) is not group:
             self._leave(shared)
             return False

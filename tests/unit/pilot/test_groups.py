@@ -246,6 +246,20 @@ async def test_a_sidecar_moves_a_proxy_to_another_scope_and_back(mesh):
     assert view.wakes == 2
 
 
+async def test_a_push_that_moves_a_proxy_does_not_wait_for_those_who_are_to_attach(mesh):
+    only = {"egress": [{"hosts": ["./*"]}]}
+    await mesh.change(*(service_entry(f"s{number}") for number in range(300)))
+    view = await mesh.watch(sidecar())
+    attaching = [
+        asyncio.create_task(mesh.watch(sidecar(namespace=f"n{number}"))) for number in range(30)
+    ]
+    await asyncio.sleep(0)
+    assert await mesh.change(make("Sidecar", "default", only)) == 1
+    assert not all(task.done() for task in attaching)
+    assert view.current.version == mesh.state.snapshot.version
+    assert {(await task).current.version for task in attaching} == {view.current.version}
+
+
 async def test_what_routes_in_sight_go_to_is_in_sight(mesh):
     ratings = "outbound|9080||ratings.shop.svc.cluster.local"
     route = {"hosts": ["reviews"], "http": [{"route": [{"destination": {"host": "ratings"}}]}]}
