@@ -133,7 +133,7 @@ Moment = dict[str, dict[str, int]]
 
 
 def versions_never_go_back(seeds: Sequence[int], steps: int) -> None:
-    """Two Pilots lag behind the store, each in its own way; clients come again, those who say how far they were at either."""
+    """Two Pilots lag behind the store, each in its own way; clients say how far they were, and come again at either."""
     for seed in seeds:
         random = Random(seed)
         store = _store(random, steps // 4)
@@ -156,8 +156,7 @@ def _wander(random: Random, replicas: list[_Replica], client: _Forward, steps: i
         elif what < 0.94:
             client.answer()
         else:
-            # A client that speaks state of the world does not say how far it was: it comes again to where it was.
-            there = home if client.sotw else random.choice(replicas)
+            there = random.choice(replicas)
             if there.position.includes(client.position):
                 home = there
                 client.connect(home.current)
@@ -260,6 +259,7 @@ class _Forward:
             names = () if url in WHOLE else NAMES
             if url in WHOLE:
                 kept.clear()
+            self.position = Position.parse(response.version_info)
             self.stream.request(SotwRequest(url, names, response.nonce))
         else:
             bodies = [item.resource.value for item in response.resources]

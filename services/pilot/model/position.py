@@ -22,9 +22,13 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError for what ``str`` does not make."""
+        """Raises ValueError for what ``str`` does not make.
+
+        In the versions of state-of-the-world responses a third number follows, which counts the snapshots of the process
+        that made them and says nothing elsewhere.
+        """
         parts = text.split(".")
-        if len(parts) != 2 or not all(
+        if len(parts) not in {2, 3} or not all(
             part.isascii() and part.isdigit() and len(part) <= LONGEST for part in parts
         ):
             raise ValueError(f"{text[:100]!r} is no position in the store, such as 1034.998")

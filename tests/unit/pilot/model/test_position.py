@@ -7,14 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.pilot.model.position import Position
+from windward.xds.resource import ResourceSet
+from windward.xds.stream import SotwStream
 
 REVISION = st.integers(0, 2**63 - 1)
 POSITION = st.builds(Position, REVISION, REVISION)
 
 
-@given(POSITION)
-def test_what_is_written_is_read(position):
+@given(POSITION, REVISION)
+def test_what_is_written_is_read(position, count):
     assert Position.parse(str(position)) == position
+    current = ResourceSet(count, 1, (), position=str(position))
+    assert Position.parse(SotwStream(current).version_told) == position
 
 
 @pytest.mark.parametrize(
@@ -24,7 +28,8 @@ def test_what_is_written_is_read(position):
         "7",
         "7.",
         ".7",
-        "7.7.7",
+        "7.7.7.7",
+        "7.7.",
         "-1.7",
         "7.x",
         "1e3.4",
