@@ -56,7 +56,8 @@ async def keep_collections_short() -> None:
     """For the whole process, until cancelled."""
     before = gc.get_threshold()
     gc.set_threshold(*THRESHOLDS)
-    oldest = Oldest(asyncio.get_running_loop().call_soon)
+    # A collection may come in any thread: what is checked for a user, or read from a folder, has one of its own.
+    oldest = Oldest(asyncio.get_running_loop().call_soon_threadsafe)
     gc.callbacks.append(oldest)
     gc.freeze()  # what was imported
     try:

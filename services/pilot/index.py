@@ -45,6 +45,7 @@ from windward.telemetry.logging import get_logger
 
 log = get_logger()
 QUIET_S = 0.05
+"""After a push, until the next one's copies are made."""
 PROBE_S = 1.0
 SLOW_S = 0.8
 """A store that takes this long to answer one read has been away."""
@@ -211,9 +212,9 @@ class Index:
             due_s = self._due.at_s
             if due_s is None or loop.time() < due_s or self._missing:
                 continue
+            ahead.cancel()
             await self._publish_now(self._due.take(loop.time()))
             self._due.done(loop.time())
-            ahead.cancel()
             ahead = loop.call_later(QUIET_S, self._look_ahead)
 
     async def _publish_now(self, began_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 
@@ -85,3 +86,18 @@ async def test_cycles_are_found_by_the_clock_and_nothing_is_left_behind():
         gc.unfreeze()
     assert gc.callbacks == callbacks
     assert gc.get_threshold() == thresholds
+
+
+async def test_a_collection_in_another_thread_is_followed_up_in_the_loops(monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    asyncio.get_running_loop().set_debug(True)  # then it says who calls it from elsewhere
+    task = asyncio.create_task(keep_collections_short())
+    try:
+        await asyncio.sleep(0)
+        await asyncio.to_thread(gc.collect, 1)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        gc.unfreeze()
+    assert not told
