@@ -11,14 +11,8 @@ from windward.telemetry.metrics import new_registry
 REGISTRY = new_registry()
 
 CONNECTED = Gauge("pilot_xds", "Proxies connected by xDS", ["version"], registry=REGISTRY)
-EXPIRED = Counter(
-    "pilot_xds_expired_nonce", "Answers to responses that are not waited for", registry=REGISTRY
-)
 PUSHED = PushCounts()
 REGISTRY.register(PUSHED)
-REJECTS = Counter(
-    "pilot_total_xds_rejects", "xDS responses that proxies refused", registry=REGISTRY
-)
 SERVICES = Gauge("pilot_services", "Services known", registry=REGISTRY)
 VIRTUAL_SERVICES = Gauge("pilot_virt_services", "VirtualServices known", registry=REGISTRY)
 PUBLISH_TIME = Histogram(

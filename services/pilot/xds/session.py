@@ -114,12 +114,12 @@ class Session:
         if event.asks:
             self._check_names()
         if event.error:
-            metrics.REJECTS.inc()
+            metrics.PUSHED.rejected(event.type_url)
             log.warning(
                 "xds.nack", proxy=self.proxy.id, type=event.type_url, error=event.error[:500]
             )
         if stream.expired != expired:
-            metrics.EXPIRED.inc()
+            metrics.PUSHED.expired()
         elif event.nonce and state is not None:
             self._judgement.on_answer(self.proxy, state, found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from services.pilot import metrics
 from services.pilot.push_counts import PushCounts
@@ -21,10 +21,24 @@ def test_pushes_are_counted_by_type():
         pushes.record(url, 100, 0.001, 0.002)
     value = a_registry(pushes).get_sample_value
     counts = {
-        short: value("pilot_xds_pushes_total", {"type": short}) for short in ("cds", "eds", "other")
+        short: value("pilot_xds_pushes", {"type": short}) for short in ("cds", "eds", "other")
     }
     assert counts == {"cds": 1, "eds": 2, "other": 1}
-    assert value("pilot_xds_pushes_total", {"type": "rds"}) is None
+    assert value("pilot_xds_pushes", {"type": "rds"}) is None
+
+
+def test_counters_have_the_very_names_that_istios_dashboards_ask_for():
+    pushes = PushCounts()
+    pushes.record(CLUSTER, 100, 0.001, 0.002)
+    pushes.rejected(CLUSTER)
+    pushes.expired()
+    lines = generate_latest(a_registry(pushes)).decode().splitlines()
+    for line in (
+        'pilot_xds_pushes{type="cds"} 1.0',
+        'pilot_total_xds_rejects{type="cds"} 1.0',
+        "pilot_xds_expired_nonce 1.0",
+    ):
+        assert line in lines
 
 
 def test_distributions_are_cumulative():
