@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 from aiohttp import ClientError
 
+from tests.e2e.flags import with_flags
 from tests.e2e.shop import Shop, until
 from windward.local.parts import STATUS_PORT
 from windward.local.ready import http_get
@@ -36,36 +34,6 @@ async def scraped(shop: Shop, name: str) -> str:
     status, body = await http_get(address, STATUS_PORT, "/stats/prometheus", timeout_s=5)
     assert status == 200
     return body.decode()
-
-
-@asynccontextmanager
-async def with_flags(shop: Shop, name: str, *flags: str) -> AsyncIterator[None]:
-    """A sidecar's agent started again with these, and as it was at the end."""
-    child = shop.mesh.parts[name].child
-    assert child is not None
-    before = child.spec
-    try:
-        await again(shop, name, (*before.command, *flags))
-        yield
-    finally:
-        await again(shop, name, before.command)
-
-
-async def again(shop: Shop, name: str, command: tuple[str, ...]) -> None:
-    child = shop.mesh.parts[name].child
-    assert child is not None
-    address, restarts = shop.mesh.plan.place(name).address, child.restarts
-    child.spec = replace(child.spec, command=command)
-    child.kill()
-
-    async def ready() -> bool:
-        try:
-            status, _ = await http_get(address, STATUS_PORT, "/healthz/ready", timeout_s=1)
-        except (OSError, TimeoutError):
-            return False
-        return child.restarts > restarts and status == 200
-
-    await until(ready, f"{name} to be ready with {command[-2:]}", deadline_s=60)
 
 
 async def answered(shop: Shop) -> bool:

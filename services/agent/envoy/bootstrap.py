@@ -23,7 +23,7 @@ from services.agent.envoy.clusters import (
 from services.agent.envoy.node import BadEnvironment, Node
 from services.agent.envoy.proxy_config import ProxyConfig
 from services.agent.envoy.stats import build_sinks, build_stats
-from services.agent.envoy.tracing import build_tracer
+from services.agent.envoy.tracing import SAMPLING_FLAG, build_tracer, sampling
 
 SOCKET = "envoy/xds.sock"
 """In a folder of its own, which only Envoy's user may enter."""
@@ -157,7 +157,7 @@ def _node_message(node: Node, place: Place) -> dict[str, Any]:
 
 def _runtime(proxy: ProxyConfig, place: Place) -> dict[str, Any]:
     """Defaults, and over them what is configured; an empty value takes a default away."""
-    flags = dict(RUNTIME)
+    flags = {**RUNTIME, SAMPLING_FLAG: sampling(proxy.tracing)}
     if place.compliance_policy == FIPS:
         flags["envoy.reloadable_features.google_grpc_disable_tls_13"] = True
     for name, value in sorted(proxy.runtime_values.items()):

@@ -66,6 +66,8 @@ class Tracing(_Field, frozen=True):
     lightstep: Lightstep | None = None
     open_telemetry: Collector | None = None
     tls_settings: TlsSettings | None = None
+    sampling: Annotated[float, Meta(ge=0, le=100)] | None = None
+    """Percent of the requests that nobody before has decided on; None: 1, as in Istio."""
 
 
 class ProxyStatsMatcher(_Field, frozen=True):
@@ -123,6 +125,8 @@ def parse_proxy_config(text: str) -> tuple[ProxyConfig, dict[str, Any]]:
     tracers = (tracing.zipkin, tracing.datadog, tracing.lightstep, tracing.open_telemetry)
     if sum(tracer is not None for tracer in tracers) > 1:
         raise BadProxyConfig("PROXY_CONFIG: tracing: name one tracer")
+    if tracing.sampling is not None and not any(tracers):
+        raise BadProxyConfig("PROXY_CONFIG: tracing: sampling: no tracer is named")
     for field in ("drain_duration", "termination_drain_duration", "file_flush_interval"):
         duration(getattr(config, field), f"PROXY_CONFIG: {field}")
     return config, raw

@@ -16,6 +16,22 @@ from services.agent.envoy.clusters import TYPE, remote
 from services.agent.envoy.proxy_config import Tracing
 from services.agent.envoy.stats import socket_address
 
+SAMPLING_FLAG = "tracing.random_sampling"
+"""Envoy's runtime key, which goes before what a listener says."""
+
+
+def sampling(tracing: Tracing | None) -> dict[str, Any]:
+    """The share of requests, as a fraction that Envoy's runtime understands.
+
+    Without a tracer none: what is marked as sampled here would be so for every proxy after this one.
+    """
+    percent = 0.0
+    if tracing is not None and any(
+        (tracing.zipkin, tracing.datadog, tracing.open_telemetry, tracing.lightstep)
+    ):
+        percent = 1.0 if tracing.sampling is None else tracing.sampling
+    return {"numerator": round(percent * 10_000), "denominator": "MILLION"}
+
 
 @dataclass(frozen=True, slots=True)
 class Tracer:

@@ -20,6 +20,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.tracing.v3 import custom_tag_pb2
+from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 
 from services.pilot.envoy import names
@@ -30,6 +31,8 @@ from services.pilot.envoy.route import FAULT_FILTER
 ALS_FLUSH_S = 0.5
 INBOUND_LOG = "windward.inbound"
 OUTBOUND_LOG = "windward.outbound"
+SAMPLED_PERCENT = 1.0
+"""Istio's default, for proxies whose bootstrap says nothing."""
 Manager = hcm_pb2.HttpConnectionManager
 
 
@@ -114,6 +117,8 @@ def _manager(stat_prefix: str) -> Manager:
         upgrade_configs=[Manager.UpgradeConfig(upgrade_type="websocket")],
         http_protocol_options=protocol_pb2.Http1ProtocolOptions(accept_http_10=True),
         delayed_close_timeout=duration(1),
+        # To whichever tracer the proxy's own bootstrap names, with its share (services/agent/envoy/tracing.py); to none, none.
+        tracing=Manager.Tracing(random_sampling=percent_pb2.Percent(value=SAMPLED_PERCENT)),
     )
 
 

@@ -191,6 +191,7 @@ FORMS: list[tuple[dict[str, Any], dict[str, str], dict[str, Any], tuple[str, ...
     ({}, {}, {"secure_metrics_port": 15091, "secure_merged_metrics_port": 15092,
               "compliance_policy": "fips-140-2", "outlier_log_path": ""}, ("10.0.0.7",)),
     ({"tracing": {"zipkin": {"address": "z:1"}, "tlsSettings": TLS}}, {}, {}, ("10.0.0.7",)),
+    ({"tracing": {"zipkin": {"address": "z:1"}, "sampling": 0.01}}, {}, {}, ("10.0.0.7",)),
     ({"tracing": {"datadog": {"address": "$(HOST_IP):1"}}}, {}, {"host_ip": "10.9.9.9"}, ("10.0.0.7",)),
     ({"tracing": {"openTelemetry": {"address": "o:4317"}}}, {}, {}, ("10.0.0.7",)),
     ({"tracing": {"lightstep": {"address": "l:1", "accessToken": "t"}}}, {}, {}, ("10.0.0.7",)),
@@ -218,3 +219,22 @@ def test_a_real_envoy_accepts_it(config, environ, place, addresses):
     assert checked.returncode == 0, checked.stderr
     assert " OK" in checked.stdout
     assert checked.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("tracing", "millionths"),
+    [
+        (None, 0),
+        ({}, 0),
+        ({"zipkin": {"address": "z:1"}}, 10_000),
+        ({"datadog": {"address": "d:1"}, "sampling": 100}, 1_000_000),
+        ({"openTelemetry": {"address": "o:1"}, "sampling": 0.01}, 100),
+        ({"lightstep": {"address": "l:1"}, "sampling": 0}, 0),
+    ],
+)
+def test_who_has_a_tracer_samples_the_share_it_is_told_and_nobody_else_does(tracing, millionths):
+    layers = made(json.dumps({"tracing": tracing} if tracing is not None else {}))[
+        "layered_runtime"
+    ]
+    share = layers["layers"][0]["static_layer"]["tracing.random_sampling"]
+    assert share == {"numerator": millionths, "denominator": "MILLION"}

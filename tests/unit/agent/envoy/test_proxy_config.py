@@ -31,7 +31,8 @@ def test_nothing_is_all_defaults(text):
         ('{"concurency": 2}', "concurency"),
         ('{"concurrency": "two"}', "concurrency"),
         ('{"controlPlaneAuthPolicy": "NONE"}', "controlPlaneAuthPolicy"),
-        ('{"tracing": {"sampling": 10}}', "sampling"),
+        ('{"tracing": {"sampling": 10}}', "sampling: no tracer is named"),
+        ('{"tracing": {"sampling": 101, "zipkin": {"address": "a:1"}}}', "sampling"),
         (
             '{"tracing": {"zipkin": {"address": "a:1"}, "datadog": {"address": "b:1"}}}',
             "one tracer",

@@ -89,6 +89,16 @@ def test_http_ports_share_a_listener_by_rds():
     assert tcp_proxy(found.default_filter_chain).cluster == "PassthroughCluster"
 
 
+def test_spans_are_left_to_the_tracer_that_a_proxys_bootstrap_names():
+    """Without this no request is traced, whatever the bootstrap says; a share for those that say nothing."""
+    http = manager(
+        listener(generate(snap(service_entry()), sidecar()), "0.0.0.0_9080").filter_chains[0]
+    )
+    assert http.HasField("tracing")
+    assert not http.tracing.HasField("provider")
+    assert http.tracing.random_sampling.value == 1
+
+
 def test_outbound_calls_do_not_carry_what_a_caller_claims_to_be():
     made = generate(snap(service_entry()), sidecar())
     http = manager(listener(made, "0.0.0.0_9080").filter_chains[0])
