@@ -202,7 +202,9 @@ NameOption = Annotated[str, typer.Option(help="Of this name only.")]
 
 @debug.command("events")
 def debug_events(
-    kind: Annotated[str, typer.Argument(help="Kind, e.g. VirtualService; default all.")] = "",
+    kind: Annotated[
+        str, typer.Argument(help="Kind, e.g. VirtualService or workload; default all.")
+    ] = "",
     name: Annotated[str, typer.Argument(help="Name; default all.")] = "",
     namespace: NamespaceOption = None,
     limit: LimitOption = 50,

@@ -136,15 +136,21 @@ def _patterns(patterns: frozenset[Pattern]) -> list[str]:
 def events(observed: Observed, filters: Filters) -> Iterator[Row | None]:
     """The last pushes, the newest first, each with its cause and its effect in words."""
     kind, namespace, name = (filters.get(key, "") for key in ("kind", "namespace", "name"))
+
+    def is_meant(of_kind: str, of_namespace: str, of_name: str) -> bool:
+        return (
+            kind.lower() in {"", of_kind.lower()}
+            and namespace in {"", of_namespace}
+            and name in {"", of_name}
+        )
+
     for push in observed.pushes.latest(EVERY):
-        named = [
-            key
-            for key in push.causes
-            if kind.lower() in {"", key.kind.lower()}
-            and namespace in {"", key.namespace}
-            and name in {"", key.name}
-        ]
-        yield event(push) if named or not (kind or namespace or name) else None
+        meant = (
+            not (kind or namespace or name)
+            or any(is_meant(key.kind, key.namespace, key.name) for key in push.causes)
+            or any(is_meant("workload", of, called) for of, called in push.workloads)
+        )
+        yield event(push) if meant else None
 
 
 def event(push: Push) -> Row:

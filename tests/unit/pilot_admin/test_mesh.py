@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.pilot.mesh import REVIEWS, make, service_entry, sidecar, workload
 from tests.unit.pilot.test_index import register
 from tests.unit.pilot_admin.world import World, running
@@ -86,6 +88,19 @@ async def test_an_event_has_its_cause_and_its_effect_in_words():
         assert others
         assert await world.read("events", kind="virtualservice", name="reviews") == [row]
         assert await world.read("events", namespace="nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"namespace": "shop"}, {"name": "reviews-v1"}, {"kind": "Workload"}, {"kind": "workload"}],
+)
+async def test_what_a_workload_caused_is_found_by_it(filters):
+    async with running() as world:
+        world.index.pushes.begin(98, 1, 0.0, (), (("shop", "reviews-v1"),))
+        world.index.pushes.begin(99, 1, 0.0, (), (("test", "ratings-v1"),))
+        found = [row["workloads"] for row in await world.read("events", **filters)]
+        assert ["shop/reviews-v1"] in found
+        assert (["test/ratings-v1"] in found) == ("kind" in filters)
 
 
 async def test_refusals_name_who_refused_what():

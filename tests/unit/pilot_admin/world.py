@@ -37,7 +37,7 @@ class Follower:
         self.proxy = proxy
         self.view = view
         self.stream = DeltaStream(view.current)
-        self._synced = 0
+        self._synced = view.current.version
         world.connected.add(Connected(proxy, self.stream, datetime.now(UTC), view))
         for url in PUSH_ORDER[:4]:
             self.stream.request(DeltaRequest(url, subscribe=("*",)))
