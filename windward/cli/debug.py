@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from windward.api.admin.v1 import admin_pb2
 from windward.cli.connect import DEADLINE_S, admin
+from windward.cli.kinds import resolve
 from windward.cli.output import print_data, print_table, say
 
 Row = dict[str, Any]
@@ -31,6 +32,13 @@ def read(view: str, query: Mapping[str, str | None], limit: int, context: str | 
             answer.rows += map(json.loads, part.rows)
             answer.truncated |= part.truncated
     return answer
+
+
+def cause(word: str) -> str:
+    """The kind of what causes pushes that a word means: of an object by any of its names, or a workload. Raises UserError."""
+    if not word or word.lower() in {"workload", "workloads"}:
+        return word and "workload"
+    return resolve(word).kind
 
 
 def show(

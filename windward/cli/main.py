@@ -214,7 +214,7 @@ def debug_events(
     """The last pushes, the newest first: what changed, what that moved, and how long proxies took to accept it."""
     from windward.cli import debug as views
 
-    query = {"kind": kind, "name": name, "namespace": namespace}
+    query = {"kind": views.cause(kind), "name": name, "namespace": namespace}
     views.show("events", query, limit, output.value, context)
 
 

@@ -15,6 +15,7 @@ from tests.unit.pilot_admin.world import World, running
 from windward.api.admin.v1 import admin_pb2
 from windward.api.config.v1 import config_pb2
 from windward.cli import debug, proxies
+from windward.cli.failures import UserError
 from windward.xds.resource import CLUSTER
 
 
@@ -107,3 +108,22 @@ async def test_proxy_status_says_whose_field_the_newest_refusal_is(pilot, capsys
     pilot.proxies = [config_pb2.ProxyStatus(id=node, identity=identity, types={CLUSTER: kind})]
     proxies.status("table", None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("", ""),
+        ("vs", "VirtualService"),
+        ("virtualservices", "VirtualService"),
+        ("Workload", "workload"),
+        ("workloads", "workload"),
+    ],
+)
+def test_what_caused_a_push_has_many_names(word, kind):
+    assert debug.cause(word) == kind
+
+
+def test_what_causes_no_push_is_refused():
+    with pytest.raises(UserError, match="there is no kind 'nonsense'"):
+        debug.cause("nonsense")
