@@ -137,6 +137,10 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.endpoint_ttl < 1:
             raise ValueError("--endpoint-ttl must be at least 1s")
+        if self.config_longest < self.config_quiet:
+            raise ValueError(
+                "--config-longest must be at least --config-quiet: it is how long changes wait that never pause for that long"
+            )
         self.sources()
         self.accounts()
 

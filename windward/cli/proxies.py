@@ -10,7 +10,7 @@ from windward.api.config.v1 import config_pb2
 from windward.cli.connect import DEADLINE_S, pilot
 from windward.cli.debug import read
 from windward.cli.failures import UserError
-from windward.cli.output import print_data, print_table
+from windward.cli.output import print_data, print_table, say
 from windward.xds import resource as xds
 
 COLUMNS: Final = (
@@ -20,6 +20,8 @@ COLUMNS: Final = (
     ("RDS", xds.ROUTE),
     ("ECDS", xds.EXTENSION),
 )
+SOME: Final = (("SDS", xds.SECRET), ("NDS", xds.NAME_TABLE))
+"""Columns of what gateways alone, and workloads whose DNS is captured, ask for: there if anybody does."""
 TYPES: Final = {
     "clusters": xds.CLUSTER,
     "endpoints": xds.ENDPOINT,
@@ -59,18 +61,29 @@ def status(output: str, context: str | None) -> None:
     if output != "table":
         print_data([_status_data(proxy) for proxy in proxies], output)
         return
+    columns = [*COLUMNS, *(one for one in SOME if any(one[1] in proxy.types for proxy in proxies))]
     rows = [
         (
             proxy.id.split("~")[2] if proxy.id.count("~") == 3 else proxy.id,
             proxy.address,
-            *(_state(proxy, url) for _, url in COLUMNS),
+            *(_state(proxy, url) for _, url in columns),
             proxy.identity,
         )
         for proxy in proxies
     ]
-    print_table(("PROXY", "ADDRESS", *(name for name, _ in COLUMNS), "IDENTITY"), rows)
+    print_table(("PROXY", "ADDRESS", *(name for name, _ in columns), "IDENTITY"), rows)
+    _say_how_long(read("status", {}, 0, context).rows)
     if any(kind.last_error for proxy in proxies for kind in proxy.types.values()):
         _say_refusals(proxies, read("refusals", {}, 0, context).rows)
+
+
+def _say_how_long(pilots: list[dict[str, Any]]) -> None:
+    """From a change to the ACK of it, over the last pushes of each Pilot that answers."""
+    for row in pilots:
+        pushes = row["pushes"]
+        if pushes["p50Ms"] is not None:
+            took = f"p50 {pushes['p50Ms']:.0f} ms, p99 {pushes['p99Ms']:.0f} ms"
+            say(f"from change to ACK, last pushes of {row['pilot']}: {took}")
 
 
 def _say_refusals(proxies: list[config_pb2.ProxyStatus], refusals: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from windward.api.admin.v1 import admin_pb2
 from windward.api.config.v1 import config_pb2
 from windward.cli import debug, proxies
 from windward.cli.failures import UserError
-from windward.xds.resource import CLUSTER
+from windward.xds.resource import CLUSTER, SECRET
 
 
 class Pilot:
@@ -95,6 +95,7 @@ async def test_proxy_status_says_whose_field_the_newest_refusal_is(pilot, capsys
         {"at": "2030-01-01T00:00:00Z", "by": [identity], "blames": [{**blame, "path": "old"}]},
         {"at": "2030-01-03T00:00:00Z", "by": ["other"], "blames": [{**blame, "path": "theirs"}]},
     ]
+    pilot.answers["status"] = []
     pilot.answers["refusals"] = [json.dumps(row).encode() for row in rows]
     kind = config_pb2.TypeStatus(state="ERROR", last_error="Envoy says no")
     pilot.proxies = [config_pb2.ProxyStatus(id=node, identity=identity, types={CLUSTER: kind})]
@@ -108,6 +109,25 @@ async def test_proxy_status_says_whose_field_the_newest_refusal_is(pilot, capsys
     pilot.proxies = [config_pb2.ProxyStatus(id=node, identity=identity, types={CLUSTER: kind})]
     proxies.status("table", None)
     assert capsys.readouterr().err == ""
+
+
+def test_proxy_status_has_a_column_a_type_and_how_long_pushes_took(pilot, capsys):
+    def row(p50_ms: float | None) -> bytes:
+        pushes = {"p50Ms": p50_ms, "p99Ms": p50_ms and 20.4}
+        return json.dumps({"pilot": "here:15012", "pushes": pushes}).encode()
+
+    synced = config_pb2.TypeStatus(state="SYNCED")
+    pilot.answers["status"] = [row(7.2), row(None)]
+    pilot.proxies = [
+        config_pb2.ProxyStatus(id="router~1~gateway.shop~d", types={SECRET: synced}),
+        config_pb2.ProxyStatus(id="sidecar~1~web.shop~d", types={CLUSTER: synced}),
+    ]
+    proxies.status("table", None)
+    said = capsys.readouterr()
+    head, *lines = (line.split() for line in said.out.splitlines())
+    assert head == ["PROXY", "ADDRESS", "CDS", "EDS", "LDS", "RDS", "ECDS", "SDS", "IDENTITY"]
+    assert [line[-1] for line in lines] == ["SYNCED", "-"]
+    assert said.err == "from change to ACK, last pushes of here:15012: p50 7 ms, p99 20 ms\n"
 
 
 @pytest.mark.parametrize(
