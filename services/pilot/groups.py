@@ -246,9 +246,15 @@ class Groups:
                         own = await slices.run(self._renew_own(group))
                 if (changed := self._renew(group, names, own)) is not None:
                     await waking.wake(group, changed)
+        moves: dict[tuple[int, int], tuple[ByType, ByType, Mapping[str, frozenset[str]]]] = {}
         for group in moving:
+            left = group.scope.made
             if await self._move(group):
-                await waking.wake(group, {})
+                now = group.scope.made
+                way = (id(left), id(now))
+                if way not in moves:
+                    moves[way] = (left, now, await slices.run(_differing(left, now)))
+                await waking.wake(group, moves[way][2])
         await slices.run(self._memo.sweep(touched))
         if delta.gateways or delta.credentials:
             self._memo.keep_used(GATEWAYS)
@@ -275,7 +281,7 @@ class Groups:
         """Make what is the group's own again; the names that differ."""
         own = yield from self._own(group.scope.snapshot, group.proxy, group.own)
         self._linger(group, own)
-        differing = _differing(group.own, own)
+        differing = yield from _differing(group.own, own)
         if own != group.own:
             group.own = own
         return differing
@@ -361,10 +367,12 @@ def _by_type(resources: list[Resource]) -> dict[str, dict[str, Resource]]:
     return made
 
 
-def _differing(before: ByType, now: ByType) -> dict[str, frozenset[str]]:
+def _differing(before: ByType, now: ByType) -> Work[dict[str, frozenset[str]]]:
+    """The names that differ, a type a step."""
     found: dict[str, frozenset[str]] = {}
     nothing: dict[str, Any] = {}
     for type_url in before.keys() | now.keys():
+        yield
         old, new = before.get(type_url, nothing), now.get(type_url, nothing)
         names = frozenset(
             name

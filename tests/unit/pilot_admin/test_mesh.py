@@ -90,6 +90,20 @@ async def test_an_event_has_its_cause_and_its_effect_in_words():
         assert await world.read("events", namespace="nowhere") == []
 
 
+async def test_an_event_that_moves_proxies_to_another_scope_says_what_differs_there():
+    async with running() as world:
+        await world.put(service_entry())
+        for number in (8, 9):
+            (await world.follow(sidecar(f"127.7.0.{number}"))).answer()
+        nothing = make("Sidecar", "default", {"egress": [{"hosts": ["test/*"]}]})
+        await world.put(nothing)
+        row = (await world.read("events"))[0]
+        assert row["text"] == (
+            "Sidecar shop/default changed -> "
+            "1 cluster, 1 endpoint set, 1 listener, 1 route, 2 proxies, not accepted yet"
+        )
+
+
 @pytest.mark.parametrize(
     "filters",
     [{"namespace": "shop"}, {"name": "reviews-v1"}, {"kind": "Workload"}, {"kind": "workload"}],
