@@ -101,6 +101,19 @@ def load(
     return settings
 
 
+def stated(program: str, argv: Sequence[str], name: str) -> tuple[str | None, Mapping[str, Any]]:
+    """Before ``load``: a setting's flag, if it is there, and what the settings file says of any. Raises SettingsError.
+
+    For a setting that others are made of. What else the command line holds is left to ``load``.
+    """
+    parser = _Parser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("--settings")
+    parser.add_argument("--" + name.replace("_", "-"), dest="flag")
+    found, _ = parser.parse_known_args(list(argv))
+    content = _read_file(Path(found.settings)) if found.settings else {}
+    return found.flag, {key.replace("-", "_"): value for key, value in content.items()}
+
+
 class _Field(msgspec.Struct, frozen=True):
     type: Any
     description: str

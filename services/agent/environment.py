@@ -2,12 +2,13 @@
 
     POD_NAMESPACE=shop  PROXY_CONFIG={"concurrency": 2}   ->   WINDWARD_AGENT_NAMESPACE=shop  WINDWARD_AGENT_CONCURRENCY=2
 
-Windward's own variables and flags win; a field of PROXY_CONFIG gives way to a variable of its own.
+Windward's own variables and flags win; a field of PROXY_CONFIG, wherever that stands, gives way to a setting of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from services.agent.envoy.proxy_config import ProxyConfig, duration, parse_proxy_config
 
@@ -35,14 +36,28 @@ NAMES = {
     "ISTIO_META_INTERCEPTION_MODE": "INTERCEPTION",
 }
 LOWER = frozenset({"INTERCEPTION"})
+NOTHING: Mapping[str, Any] = {}
 
 
-def settings_environment(environ: Mapping[str, str], processors: int) -> dict[str, str]:
-    """Variables to add. ``processors`` is what ``concurrency: 0`` means. Raises BadProxyConfig."""
-    proxy, _ = parse_proxy_config(
-        environ.get(PREFIX + "PROXY_CONFIG") or environ.get("PROXY_CONFIG", "")
-    )
-    found = _of_proxy_config(proxy, processors)
+def settings_environment(
+    environ: Mapping[str, str],
+    processors: int,
+    *,
+    flag: str | None = None,
+    file: Mapping[str, Any] = NOTHING,
+) -> dict[str, str]:
+    """Variables to add. ``processors`` is what ``concurrency: 0`` means. Raises BadProxyConfig.
+
+    ``flag``: of --proxy-config, if it was given; ``file``: what the settings file says, by the settings' names.
+    """
+    in_environment = environ.get(PREFIX + "PROXY_CONFIG") or environ.get("PROXY_CONFIG")
+    text = flag if flag is not None else in_environment or str(file.get("proxy_config", ""))
+    proxy, _ = parse_proxy_config(text)
+    found = {
+        name: value
+        for name, value in _of_proxy_config(proxy, processors).items()
+        if name.lower() not in file
+    }
     for theirs, ours in NAMES.items():
         if environ.get(theirs):
             found[ours] = environ[theirs].lower() if ours in LOWER else environ[theirs]

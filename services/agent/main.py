@@ -43,6 +43,7 @@ from windward.identity.spiffe_id import SpiffeIdError, workload_id
 from windward.process import FatalError, Lifecycle, run
 from windward.rpc.channel import ChannelSource
 from windward.rpc.http import http_at
+from windward.settings import SettingsError, stated
 from windward.telemetry.logging import get_logger
 from windward.telemetry.metrics import new_registry
 
@@ -258,8 +259,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return no_command()
         application = Application(command)
     try:
-        os.environ.update(settings_environment(os.environ, os.cpu_count() or 1))
-    except BadProxyConfig as error:
+        flag, file = stated("windward-agent", words, "proxy_config")
+        processors = os.cpu_count() or 1
+        os.environ.update(settings_environment(os.environ, processors, flag=flag, file=file))
+    except (BadProxyConfig, SettingsError) as error:
         sys.stderr.write(f"windward-agent: {error}\n")
         return 2
 

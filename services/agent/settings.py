@@ -113,7 +113,13 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     instance_ips: Annotated[
         tuple[str, ...], Meta(description="all its IP addresses, by comma; empty: --address")
     ] = ()
-    proxy_config: Annotated[str, Meta(description="Istio's ProxyConfig, as JSON or YAML text")] = ""
+    proxy_config: Annotated[
+        str,
+        Meta(
+            description="Istio's ProxyConfig, as JSON or YAML text; in force where no flag, variable or line of the file "
+            "says otherwise"
+        ),
+    ] = ""
     bootstrap_override: Annotated[
         str, Meta(description="file (JSON or YAML) that Envoy merges over its bootstrap")
     ] = ""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from windward.settings import Seconds, SettingsError, load
+from windward.settings import Seconds, SettingsError, load, stated
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,3 +157,14 @@ def test_any_text_is_a_value_or_one_line(text: str):
     except SettingsError as error:
         said = str(error)
     assert said.startswith("--ttl: ")
+
+
+def test_one_setting_may_be_asked_for_before_the_others_are_read(tmp_path: Path):
+    file = tmp_path / "s.yaml"
+    file.write_text("store: s\nother-name: x\n")
+    argv = ("--settings", str(file), "--store", "flag", "--whatever", "-h")
+    assert stated("x", argv, "store") == ("flag", {"store": "s", "other_name": "x"})
+    assert stated("x", ("--store=",), "store") == ("", {})
+    assert stated("x", ("--mode", "b"), "store") == (None, {})
+    with pytest.raises(SettingsError, match="expected one argument; see x --help"):
+        stated("x", ("--store",), "store")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -71,3 +72,23 @@ def test_waiting_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_proxy_config_says_of_other_settings_is_in_force():
+    needed = [
+        "citadel-address",
+        "citadel-mtls-address",
+        "trust-bundle-file",
+        "token-file",
+        "state-dir",
+        "pilot-address",
+        "namespace",
+        "service-account",
+        "workload-name",
+        "address",
+    ]
+    given = [word for name in needed for word in (f"--{name}", "x")]
+    config = '{"concurrency": 3, "terminationDrainDuration": "9s"}'
+    done = run(*given, "--proxy-config", config, "--drain-time", "4s", "--print-config")
+    shown = json.loads(done.stdout)
+    assert (shown["concurrency"], shown["drain_time"]) == (3, 4.0)

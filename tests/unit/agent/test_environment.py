@@ -67,6 +67,19 @@ def test_windwards_own_variables_stay():
     assert not {"WINDWARD_AGENT_NAMESPACE", "WINDWARD_AGENT_CONCURRENCY"} & set(added)
 
 
+def test_a_proxy_config_counts_wherever_it_stands_and_the_nearest_one_alone():
+    def workers(environ=None, **more):
+        return settings_environment(environ or {}, 8, **more).get("WINDWARD_AGENT_CONCURRENCY")
+
+    file = {"proxy_config": '{"concurrency": 2}'}
+    variable = {"PROXY_CONFIG": '{"concurrency": 3}'}
+    assert workers(file=file) == "2"
+    assert workers(variable, file=file) == "3"
+    assert workers(variable, file=file, flag='{"concurrency": 4}') == "4"
+    assert workers(variable, file=file, flag="") is None
+    assert workers(variable, file=file | {"concurrency": 5}) is None
+
+
 def test_a_bad_proxy_config_is_one_line():
     with pytest.raises(BadProxyConfig, match=r"^PROXY_CONFIG: "):
         settings_environment({"PROXY_CONFIG": '{"drainDuration": "x"}'}, 4)
