@@ -34,6 +34,12 @@ NAMES = {
     "COMPLIANCE_POLICY": "COMPLIANCE_POLICY",
     "MINIMUM_DRAIN_DURATION": "NOTICE_TIME",
     "ISTIO_META_INTERCEPTION_MODE": "INTERCEPTION",
+    "ISTIO_META_DNS_CAPTURE": "DNS_CAPTURE",
+    "ISTIO_META_DNS_AUTO_ALLOCATE": "DNS_AUTO_ALLOCATE",
+    "DNS_PROXY_ADDR": "DNS_ADDRESS",
+    "DNS_FORWARD_PARALLEL": "DNS_UPSTREAM_PARALLEL",
+    "DNS_FORWARD_TIMEOUT": "DNS_UPSTREAM_TIMEOUT",
+    "SECRET_TTL": "CERTIFICATE_TTL",
 }
 LOWER = frozenset({"INTERCEPTION"})
 NOTHING: Mapping[str, Any] = {}
@@ -58,9 +64,11 @@ def settings_environment(
         for name, value in _of_proxy_config(proxy, processors).items()
         if name.lower() not in file
     }
+    # An injector makes variables of proxyMetadata; where nobody injects, they are in force all the same.
+    said = {**{name: text for name, text in proxy.proxy_metadata.items() if text}, **environ}
     for theirs, ours in NAMES.items():
-        if environ.get(theirs):
-            found[ours] = environ[theirs].lower() if ours in LOWER else environ[theirs]
+        if said.get(theirs):
+            found[ours] = said[theirs].lower() if ours in LOWER else said[theirs]
     return {PREFIX + name: value for name, value in found.items() if PREFIX + name not in environ}
 
 

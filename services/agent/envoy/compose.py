@@ -15,7 +15,9 @@ from windward import __version__
 from windward.identity.names import PILOT_ACCOUNT, ROOT_NAMESPACE
 from windward.identity.spiffe_id import workload_id
 from windward.process import FatalError
+from windward.telemetry.logging import get_logger
 
+log = get_logger()
 LIMIT_BYTES = 1024 * 1024
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 
@@ -24,6 +26,12 @@ def compose(settings: Settings, environ: Mapping[str, str]) -> str:
     """The bootstrap's text. Raises FatalError for settings or an environment it cannot be made of."""
     try:
         proxy, raw = parse_proxy_config(settings.proxy_config)
+        if proxy.envoy_access_log_service is not None:
+            log.warning(
+                "bootstrap.nothing_logs_there",
+                field="PROXY_CONFIG: envoyAccessLogService",
+                reason="the mesh's access logs go to Mixer; only listeners of a --bootstrap-override may use its cluster",
+            )
         return bootstrap_text(node(settings, environ, proxy, raw), proxy, place(settings))
     except (BadProxyConfig, BadEnvironment) as error:
         raise FatalError(str(error)) from error

@@ -67,6 +67,17 @@ def test_windwards_own_variables_stay():
     assert not {"WINDWARD_AGENT_NAMESPACE", "WINDWARD_AGENT_CONCURRENCY"} & set(added)
 
 
+def test_proxy_metadata_stands_for_variables_that_an_injector_would_have_made():
+    names = {"ISTIO_META_DNS_CAPTURE": "true", "DNS_FORWARD_TIMEOUT": "2s", "SECRET_TTL": "24h0m0s"}
+    config = {"PROXY_CONFIG": json.dumps({"proxyMetadata": names})}
+    added = settings_environment(config, 4)
+    assert added["WINDWARD_AGENT_DNS_CAPTURE"] == "true"
+    assert added["WINDWARD_AGENT_DNS_UPSTREAM_TIMEOUT"] == "2s"
+    assert added["WINDWARD_AGENT_CERTIFICATE_TTL"] == "24h0m0s"
+    set_too = config | {"ISTIO_META_DNS_CAPTURE": "false"}
+    assert settings_environment(set_too, 4)["WINDWARD_AGENT_DNS_CAPTURE"] == "false"
+
+
 def test_a_proxy_config_counts_wherever_it_stands_and_the_nearest_one_alone():
     def workers(environ=None, **more):
         return settings_environment(environ or {}, 8, **more).get("WINDWARD_AGENT_CONCURRENCY")

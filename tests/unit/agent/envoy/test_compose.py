@@ -65,6 +65,14 @@ def test_mounted_labels_and_annotations_are_read(tmp_path):
     assert made["node"]["cluster"] == "reviews.shop"
 
 
+def test_an_access_log_service_that_nothing_here_logs_to_is_told_of(capsys):
+    config = '{"envoyAccessLogService": {"address": "logs:9000"}}'
+    assert "envoy_accesslog_service" in compose(settings(proxy_config=config), {})
+    assert "envoyAccessLogService" in capsys.readouterr().out
+    compose(settings(), {})
+    assert "nothing_logs_there" not in capsys.readouterr().out
+
+
 def test_workloads_that_share_a_host_keep_to_their_own_addresses():
     alone = place(settings(status_address="0.0.0.0:15020"))
     assert (alone.listen_host, alone.source_address, alone.agent) == ("", "", ("127.0.0.1", 15020))
