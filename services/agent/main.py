@@ -22,7 +22,13 @@ from services.agent.application import Application, no_command, split_command
 from services.agent.dns.workload import debug_routes, workload_dns
 from services.agent.environment import settings_environment
 from services.agent.envoy.admin import Admin
-from services.agent.envoy.compose import compose, on_loopback_too, override_text, place
+from services.agent.envoy.compose import (
+    compose,
+    on_loopback_too,
+    override_text,
+    place,
+    status_listen,
+)
 from services.agent.envoy.drain import Drain
 from services.agent.envoy.process import STDERR, STDOUT, EnvoyProcess, find_envoy
 from services.agent.envoy.proxy_config import BadProxyConfig
@@ -113,7 +119,7 @@ async def _serve(
     async with (
         workload_dns(settings, registry) as (dns, dns_port),
         http_at(
-            settings.status_address,
+            status_listen(settings),
             {**routes, **debug_routes(dns)},
             setting="--status-address",
             otherwise=app_probes(settings, at).answer,

@@ -46,7 +46,8 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
     status_address: Annotated[
         str,
         Meta(
-            description="readiness, liveness, probes, merged metrics; HTTP; where traffic is intercepted at 127.0.0.1 too"
+            description="readiness, liveness, probes, merged metrics; HTTP; 0.0.0.0 is [::] too for a workload with an "
+            "IPv6 address; where traffic is intercepted at 127.0.0.1 too"
         ),
     ] = "0.0.0.0:15020"
     certificate_ttl: Annotated[

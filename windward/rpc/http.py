@@ -24,6 +24,7 @@ HEAD_LIMIT_BYTES = 16 * 1024
 READ_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
 LOOPBACK = "127.0.0.1"
+BOTH_FAMILIES = ("0.0.0.0", "::")
 THIS_MACHINE = frozenset({LOOPBACK, "::1", "::ffff:127.0.0.1"})
 
 
@@ -107,14 +108,15 @@ async def http_at(
 ) -> AsyncIterator[int]:
     """Serve at ``host:port`` while the block lasts; gives the port in use. Raises FatalError naming the setting.
 
-    ``loopback``: at 127.0.0.1 and the same port too.
+    Without a host: any address of both families. ``loopback``: at 127.0.0.1 and the same port too.
     """
     host, _, port = address.rpartition(":")
     servers: list[asyncio.Server | EitherServer] = []
     try:
         try:
             number = int(port)
-            for at in (host.strip("[]"), *([LOOPBACK] if loopback else [])):
+            hosts = (host.strip("[]"),) if host else BOTH_FAMILIES
+            for at in (*hosts, *([LOOPBACK] if loopback else [])):
                 servers.append(
                     await serve_http(at, number, routes, otherwise, tls=tls, shared=shared)
                 )

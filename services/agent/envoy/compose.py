@@ -96,6 +96,13 @@ def on_loopback_too(settings: Settings) -> bool:
     return own and settings.interception != "none"
 
 
+def status_listen(settings: Settings) -> str:
+    """Where the status port listens: for any IPv4 address, and for any IPv6 one where the workload has such an address."""
+    host, port = split_address(settings.status_address, "--status-address")
+    ipv6 = any(":" in address for address in settings.instance_ips or (settings.address,))
+    return f":{port}" if host == "0.0.0.0" and ipv6 else settings.status_address
+
+
 def place(settings: Settings) -> Place:
     # Without interception all workloads of a host share its ports: each keeps to its own address.
     shared = settings.interception == "none"

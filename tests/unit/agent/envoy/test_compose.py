@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -13,9 +14,11 @@ from services.agent.envoy.compose import (
     override_text,
     place,
     split_address,
+    status_listen,
 )
 from tests.unit.agent.settings import settings
 from windward.process import FatalError
+from windward.rpc.http import http_at
 
 
 def metadata(environ=None, **over):
@@ -63,6 +66,31 @@ def test_mounted_labels_and_annotations_are_read(tmp_path):
     assert made["node"]["metadata"]["LABELS"] == {"app": "reviews", "x": "1"}
     assert made["stats_flush_interval"] == "10s"
     assert made["node"]["cluster"] == "reviews.shop"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "asked", "listens"),
+    [
+        (("10.0.0.7",), "0.0.0.0:15020", "0.0.0.0:15020"),
+        (("fd00::7",), "0.0.0.0:15020", ":15020"),
+        (("10.0.0.7", "fd00::7"), "0.0.0.0:15020", ":15020"),
+        (("fd00::7",), "10.0.0.7:15020", "10.0.0.7:15020"),
+        (("fd00::7",), "[::]:15020", "[::]:15020"),
+    ],
+)
+async def test_the_status_port_is_there_for_both_families_where_the_workload_has_both(
+    addresses, asked, listens
+):
+    made = settings(instance_ips=addresses, status_address=asked)
+    assert status_listen(made) == listens
+    assert place(made).agent[1] == 15020
+
+
+async def test_a_port_without_a_host_is_of_both_families():
+    async with http_at(":0", {}, setting="--status-address") as port:
+        for host in ("127.0.0.1", "::1"):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
 
 
 def test_an_access_log_service_that_nothing_here_logs_to_is_told_of(capsys):
