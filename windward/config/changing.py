@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -83,18 +83,26 @@ async def _plan(
     """What is to be done about what is there now, and the newest revision among it."""
     keys = [*(item.key for item in wanted), *removals]
     if len(keys) <= FEW:
-        entries = await asyncio.gather(*(store.get(store_key(key)) for key in keys))
-        present = dict(zip(keys, entries, strict=True))
-    else:
-        by_key = {entry.key: entry for entry in (await store.list(CONFIG)).entries}
-        present = {key: by_key.get(store_key(key)) for key in keys}
+        found = await asyncio.gather(*(store.get(store_key(key)) for key in keys))
+        return _planned(found, wanted, removals, author)
+    there = (await store.list(CONFIG)).entries
+    return await asyncio.to_thread(_planned, there, wanted, removals, author)
+
+
+def _planned(
+    there: Iterable[Entry | None],
+    wanted: Sequence[ConfigObject[Any]],
+    removals: Sequence[ObjectKey],
+    author: Author,
+) -> tuple[Plan, int]:
+    by_key = {entry.key: entry for entry in there if entry is not None}
+    keys = [*(item.key for item in wanted), *removals]
+    present = {key: by_key.get(store_key(key)) for key in keys}
     missing = [str(key) for key in removals if present[key] is None]
     if missing:
         raise NoSuchObject(f"there is no {', '.join(missing)}")
     newest = max((entry.mod_revision for entry in present.values() if entry), default=0)
-    if len(keys) <= FEW:
-        return plan_changes(present, wanted, removals, author), newest
-    return await asyncio.to_thread(plan_changes, present, wanted, removals, author), newest
+    return plan_changes(present, wanted, removals, author), newest
 
 
 async def _change_staged(

@@ -11,6 +11,7 @@ readers put what is staged over what they read (``overlaid``).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -34,6 +35,8 @@ from windward.store.protocol import (
 
 LEASE_TTL_S: Final = 10.0
 _SWEPT_AT_ONCE: Final = 100
+_AT_ONCE: Final = 8
+"""Chunks that are written side by side."""
 _REMOVED: Final = msgspec.Raw(b"null")
 
 
@@ -114,13 +117,35 @@ async def stage_and_flip(
     Raises Conflict or LeaseLost when the pointer was lost meanwhile: then nothing has happened.
     """
     mine = Unchanged(APPLYING, held)
+    waiting: list[Transaction] = []
     for number, chunk in enumerate(chunks(steps)):
-        await store.keep_alive(lease)
         key = staging_key(change, number)
         write = Write(key, msgspec.json.encode(chunk))
-        await store.commit(Transaction((write,), (mine, Unchanged(key, 0))))
+        waiting.append(Transaction((write,), (mine, Unchanged(key, 0))))
+        if len(waiting) == _AT_ONCE:
+            await store.keep_alive(lease)
+            await _commit_all(store, waiting)
+            waiting.clear()
+        await asyncio.sleep(0)
+    await store.keep_alive(lease)
+    await _commit_all(store, waiting)
     flipped = msgspec.json.encode(Pointer(change=change, committed=True))
     await store.commit(Transaction((Write(APPLYING, flipped),), (mine,)))
+
+
+async def _commit_all(store: Store, transactions: Sequence[Transaction]) -> int:
+    """Side by side: each waits for a disk. The newest revision, once all of them are through; raises what went wrong first."""
+
+    async def commit(transaction: Transaction) -> int:
+        return await store.commit(transaction)
+
+    done = await asyncio.gather(*map(commit, transactions), return_exceptions=True)
+    revisions = [0]
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+        revisions.append(result)
+    return max(revisions)
 
 
 async def carry_out(store: Store) -> int:
@@ -136,10 +161,12 @@ async def carry_out(store: Store) -> int:
         staged = (await store.list(f"{STAGING}{change}/")).entries
         revision = 0
         try:
-            for number, item in enumerate(staged):
-                last = number == len(staged) - 1
-                revision = await store.commit(_moved(item, mine, last=last))
-            if not staged:
+            for start in range(0, len(staged) - 1, _AT_ONCE):
+                part = staged[start : min(start + _AT_ONCE, len(staged) - 1)]
+                await _commit_all(store, [_moved(item, mine, last=False) for item in part])
+            if staged:
+                revision = await store.commit(_moved(staged[-1], mine, last=True))
+            else:
                 # The last chunk takes the pointer along; without one, a hand has been at the stage.
                 revision = await store.commit(Transaction((Remove(APPLYING),), (mine,)))
         except Conflict:

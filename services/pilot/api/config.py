@@ -31,9 +31,10 @@ from windward.config.changing import (
 from windward.config.decode import decode_object
 from windward.config.finding import Finding, Severity
 from windward.config.object import ConfigObject, ObjectKey
-from windward.config.stored import Action, Author, ObjectTooLarge, StoredObject, key_of
+from windward.config.stored import Action, Author, Change, ObjectTooLarge, StoredObject, key_of
 from windward.records import read_json
 from windward.rpc.errors import RefusedError, invalid, not_found, unavailable
+from windward.slices import Work, in_slices
 from windward.store.errors import StoreError, TooLarge, Uncertain
 from windward.store.keys import CONFIG
 from windward.store.protocol import Entry, Store
@@ -121,17 +122,16 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             raise unavailable(f"the store's answer is missing: {error}") from error
         except StoreError as error:
             raise unavailable(str(error)) from error
-        log.info(
-            "config.changed",
-            who=author.who,
-            objects=[str(key) for key in keys[:20]],
-            count=len(keys),
-            revision=done.revision,
-        )
-        return [
-            config_pb2.Applied(ref=ref_of(c.key), action=ACTIONS[c.action], generation=c.generation)
-            for c in done.changes
-        ], done.revision
+        changed = [item.key for item in done.changes if item.action is not Action.UNCHANGED]
+        if changed:
+            log.info(
+                "config.changed",
+                who=author.who,
+                objects=[str(key) for key in changed[:20]],
+                count=len(changed),
+                revision=done.revision,
+            )
+        return await in_slices(_applied(done.changes)), done.revision
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -379,6 +379,20 @@ def _finding(
         fix=item.fix,
         object_index=index,
     )
+
+
+def _applied(changes: Iterable[Change]) -> Work[list[config_pb2.Applied]]:
+    made = []
+    for change in changes:
+        yield
+        made.append(
+            config_pb2.Applied(
+                ref=ref_of(change.key),
+                action=ACTIONS[change.action],
+                generation=change.generation,
+            )
+        )
+    return made
 
 
 def line_of(lines: Mapping[str, int], path: str) -> int:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.unit.config.test_stored import EARLY, LATE, entry_object
+from windward.config import staged
 from windward.config.changing import (
     Changed,
     Contested,
@@ -182,6 +183,55 @@ async def test_large_changes_at_once_are_one_after_the_other(store: Store):
     (winner,) = await hosts(store)
     assert winner in names
     assert len((await store.list(HISTORY)).entries) == 3 * MANY
+
+
+class Counting:
+    """A store's client that knows how many of its commits were under way at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._now = self.most = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, transaction: Transaction) -> int:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await asyncio.sleep(0)
+        try:
+            return await self._store.commit(transaction)
+        finally:
+            self._now -= 1
+
+
+@pytest.mark.parametrize("at_once", [2, 8])
+async def test_chunks_are_written_side_by_side_a_few_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr(staged, "_AT_ONCE", at_once)
+    counting = Counting(store)
+    done = await change_objects(cast("Store", counting), many("a.example"), [], EARLY)
+    assert counting.most == min(at_once, 3)
+    assert await hosts(store) == {"a.example"}
+    assert max(item.mod_revision for item in (await store.list(CONFIG)).entries) == done.revision
+    assert (await store.list(STAGING)).entries == ()
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+async def test_whichever_chunk_was_moved_first_the_others_follow(store: Store, moved: int):
+    with pytest.raises(Killed):
+        await change_objects(cast("Store", Mortal(store, FLIP + 1)), many("a.example"), [], EARLY)
+    pointer = await store.get(APPLYING)
+    assert pointer is not None
+    chunk = (await store.list(STAGING)).entries[moved]
+    mine = Unchanged(APPLYING, pointer.mod_revision)
+    await store.commit(staged._moved(chunk, mine, last=False))
+    assert await hosts(store) == {"a.example"}
+    await tidy(store)
+    assert {entry.version for entry in (await store.list(CONFIG)).entries} == {1}
+    assert len((await store.list(HISTORY)).entries) == MANY
+    assert await store.get(APPLYING) is None
 
 
 async def test_several_carry_a_change_out_and_each_chunk_moves_once(store: Store):

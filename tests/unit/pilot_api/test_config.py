@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from services.pilot.api.access import Access
 from services.pilot.api.config import ConfigService, line_of
@@ -76,10 +77,21 @@ async def test_apply_again_changes_nothing():
     service = a_service(store)
     first = await service.Apply(an_apply(a_service_entry("a")), ADMIN)
     before = (await store.list("")).revision
-    again = await service.Apply(an_apply(a_service_entry("a")), ADMIN)
+    with capture_logs() as logs:
+        again = await service.Apply(an_apply(a_service_entry("a")), ADMIN)
+    assert not logs
     assert [item.action for item in again.applied] == [Applied.UNCHANGED]
     assert again.revision == first.revision
     assert (await store.list("")).revision == before
+
+
+async def test_the_log_names_what_was_changed_of_what_was_applied():
+    service = a_service(MemoryStore())
+    await service.Apply(an_apply(a_service_entry("a")), ADMIN)
+    with capture_logs() as logs:
+        await service.Apply(an_apply(a_service_entry("a"), a_service_entry("b")), ADMIN)
+    ((event, objects, count),) = ((log["event"], log["objects"], log["count"]) for log in logs)
+    assert (event, objects, count) == ("config.changed", ["ServiceEntry/shop/b"], 1)
 
 
 async def test_a_changed_object_has_the_next_generation():
