@@ -120,6 +120,17 @@ async def test_headers_and_target_reach_the_handler_and_others_their_answer():
     assert seen[0].headers == {"x-one": "1, 2"}
 
 
+async def test_a_port_without_a_host_is_of_both_families():
+    async with http_at(":0", {}, setting="--at") as port:
+        for host in ("127.0.0.1", "::1"):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /none HTTP/1.1\r\n\r\n")
+            assert b" 404 " in await reader.readline()
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_a_port_may_be_at_loopback_too():
     async def who(request: Request) -> Response:
         return Response(200, str(request.local).encode())
@@ -129,6 +140,7 @@ async def test_a_port_may_be_at_loopback_too():
         writer.write(b"GET /who HTTP/1.1\r\n\r\n")
         answer = await reader.read()
         writer.close()
+        await writer.wait_closed()
         return answer.rpartition(b"\n")[2]
 
     routes = {("GET", "/who"): who}

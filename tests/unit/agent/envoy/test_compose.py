@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from types import SimpleNamespace
 
@@ -19,7 +18,6 @@ from services.agent.envoy.compose import (
 )
 from tests.unit.agent.settings import settings
 from windward.process import FatalError
-from windward.rpc.http import http_at
 
 
 def metadata(environ=None, **over):
@@ -79,19 +77,12 @@ def test_mounted_labels_and_annotations_are_read(tmp_path):
         (("fd00::7",), "[::]:15020", "[::]:15020"),
     ],
 )
-async def test_the_status_port_is_there_for_both_families_where_the_workload_has_both(
+def test_the_status_port_is_there_for_both_families_where_the_workload_has_both(
     addresses, asked, listens
 ):
     made = settings(instance_ips=addresses, status_address=asked)
     assert status_listen(made) == listens
     assert place(made).agent[1] == 15020
-
-
-async def test_a_port_without_a_host_is_of_both_families():
-    async with http_at(":0", {}, setting="--status-address") as port:
-        for host in ("127.0.0.1", "::1"):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
 
 
 def test_an_access_log_service_that_nothing_here_logs_to_is_told_of(monkeypatch):
