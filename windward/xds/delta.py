@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -80,11 +80,11 @@ class DeltaStream(Stream):
                 for name in block:
                     if not subscription.wants(name):
                         state.forget(name)
-        if brought:
-            for block in blocks(list(brought)):
-                yield
-                self._bring(state, block, brought)
-        yield from state.reconsidering()
+        gone: set[str] = set()
+        for block in blocks(list(brought)):
+            yield
+            gone.update(self._bring(state, block, brought))
+        yield from state.reconsidering(gone)
         if not request.nonce:
             state.answered = False
 
@@ -129,16 +129,20 @@ class DeltaStream(Stream):
                     state.overlay[kept] = ABSENT
         subscription.subscribe(names if len(asked) < len(names) else asked)
 
-    def _bring(self, state: TypeState, names: Iterable[str], brought: Mapping[str, str]) -> None:
-        """The client has versions of these: no difference where it is the one in force."""
+    def _bring(
+        self, state: TypeState, names: Iterable[str], brought: Mapping[str, str]
+    ) -> Iterator[str]:
+        """The client has versions of these: no difference where it is the one in force. Those that do not exist."""
         for name in names:
             if not state.subscription.wants(name):
                 continue
             found, version = self.current.get(state.type_url, name), brought[name]
             if found is not None and found.version == version:
                 state.overlay.pop(name, None)
-            else:
-                state.overlay[name] = version
+                continue
+            state.overlay[name] = version
+            if found is None and version != ABSENT:
+                yield name
 
     def _named_no_longer(self, state: TypeState, names: Iterable[str]) -> None:
         """A client that wants everything drops what it had named as well, and is told again what there is of it.

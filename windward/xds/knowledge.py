@@ -16,7 +16,7 @@ from typing import Final
 
 from windward.slices import Work
 from windward.xds.resource import Resource, ResourceSet
-from windward.xds.subscription import Subscription
+from windward.xds.subscription import NOBODY, Subscription
 
 BLOCK: Final = 1000
 """Names that are looked at in one step of long work."""
@@ -169,11 +169,15 @@ class TypeState:
         self.busy = True
         self.todo = sorted(self.overlay.keys() | self.again, reverse=True)
 
-    def reconsidering(self) -> Work[None]:
-        """The same in steps, for tables of any length."""
+    def reconsidering(self, leaving: AbstractSet[str] = NOBODY) -> Work[None]:
+        """The same in steps, for tables of any length. ``leaving``: names that only wait for their removal."""
         self.busy = True
         yield
-        self.todo = yield from backwards(self.overlay.keys() | self.again)
+        due = self.overlay.keys() | self.again
+        if leaving:
+            yield
+            due -= leaving - self.again
+        self.todo = yield from backwards(due)
 
     def forget(self, name: str) -> None:
         """The client no longer wants a name, and drops what it had."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from envoy.service.discovery.v3 import discovery_pb2
@@ -80,13 +81,14 @@ class Variant:
 
 
 def _bounded(given: Any) -> Work[tuple[str, ...]]:
+    """Names of a request, whatever holds them."""
     if len(given) > MOST_NAMES:
         raise invalid(f"more than {MOST_NAMES} resource names")
     names: list[str] = []
-    for start in range(0, len(given), BLOCK):
-        if start:
+    rest = iter(given)
+    while block := list(islice(rest, BLOCK)):
+        if names:
             yield
-        block = given[start : start + BLOCK]
         name = max(block, key=len)
         if len(name) > LONGEST_NAME:
             raise invalid(f"the resource name {name[:100]!r}... is longer than {LONGEST_NAME}")
@@ -95,7 +97,7 @@ def _bounded(given: Any) -> Work[tuple[str, ...]]:
 
 
 def _versions(brought: Any) -> Work[dict[str, str]]:
-    names = yield from _bounded(list(brought))
+    names = yield from _bounded(brought)
     found: dict[str, str] = {}
     for block in blocks(names):
         yield
