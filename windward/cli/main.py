@@ -144,7 +144,7 @@ def describe(
     output: OutputOption = Output.TABLE,
     context: ContextOption = None,
 ) -> None:
-    """One object with its status: which proxies have it, who has accepted it, who refuses it and why."""
+    """One object with its status at the context's Pilot: which proxies have it, who has accepted it, who refuses it and why."""
     from windward.cli import objects
 
     objects.describe(kind, name, namespace, output.value, context)
@@ -169,7 +169,7 @@ def delete(
 
 @proxy.command("status")
 def proxy_status(output: OutputOption = Output.TABLE, context: ContextOption = None) -> None:
-    """Every connected proxy and how far it is in sync, a column a resource type."""
+    """Every proxy that the Pilot of the context serves, and how far it is in sync, a column a resource type."""
     from windward.cli import proxies
 
     proxies.status(output.value, context)
