@@ -6,13 +6,17 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from services.pilot import groups as module
 from services.pilot.groups import Groups
+from services.pilot.model.proxy import Proxy
 from services.pilot.snapshot import Delta, MeshSnapshot
 from services.pilot.state import MeshState
 from tests.unit.pilot.mesh import (
+    OPTIONS,
     WITH_MIXER,
     change,
     direct,
@@ -28,6 +32,7 @@ from tests.unit.pilot.mesh import (
 from tests.unit.pilot.watched import watch
 from windward.config.object import ConfigObject
 from windward.registration import RegisteredWorkload
+from windward.slices import Turns
 
 NAMES = ["reviews", "ratings", "details"]
 VERSIONS = ["v1", "v2"]
@@ -223,6 +228,71 @@ async def _step_by_step(history):
     views += [await watch(groups, proxy) for proxy in late]
     for proxy, view in zip([*PROXIES, *late], views, strict=True):
         assert bodies(view.current.by_type) == bodies(generate(at_once, proxy, WITH_MIXER))
+
+
+SERVICES = [f"s{number}" for number in range(6)]
+HOSTS = [f"{name}.shop.svc.cluster.local" for name in SERVICES]
+
+
+def _any_object(random) -> ConfigObject[Any]:
+    """About services with a port each, so that a push assembles many, in many steps."""
+    number = random.randrange(len(SERVICES))
+    name, host = SERVICES[number], HOSTS[number]
+    kind = random.choice(["ServiceEntry", "DestinationRule", "VirtualService"])
+    if kind == "ServiceEntry":
+        protocol = random.choice(["HTTP", "TCP"])
+        return service_entry(name, ports=[port(9000 + number, protocol)])
+    if kind == "DestinationRule":
+        subsets = [
+            {"name": it, "labels": {"version": it}} for it in VERSIONS[: random.randrange(3)]
+        ]
+        return make(kind, name, {"host": host, "subsets": subsets})
+    hosts = random.sample(HOSTS, random.randint(1, len(HOSTS)))
+    http = [{"route": [{"destination": {"host": random.choice(HOSTS)}}]}]
+    return make(kind, "many", {"hosts": hosts, "http": http})
+
+
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.randoms(use_true_random=False))
+def test_whoever_comes_or_goes_while_a_push_is_half_way_has_what_all_have(random):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PUSH_SLICE_S", 0.0)
+        patch.setattr(module, "Turns", lambda: Turns(0.0))
+        asyncio.run(_while_pushes_are_half_way(random))
+
+
+async def _while_pushes_are_half_way(random):
+    state, groups, objects = MeshState(), Groups(OPTIONS), {}
+    views: dict[Any, Any] = {}
+
+    async def push(*items: ConfigObject[Any]) -> None:
+        objects.update({item.key: item for item in items})
+        delta = change(state, *items)
+        await groups.publish(state.snapshot, delta)
+
+    async def come(proxy: Proxy) -> None:
+        for _ in range(random.randrange(25)):
+            await asyncio.sleep(0)
+        views[proxy] = await watch(groups, proxy)
+
+    await push(*(service_entry(name, ports=[port(9000 + n)]) for n, name in enumerate(SERVICES)))
+    for number in range(6):
+        coming = [
+            asyncio.create_task(come(sidecar(f"10.0.0.{number}", namespace=f"n{namespace}")))
+            for namespace in random.sample(range(5), 2)
+        ]
+        await asyncio.sleep(0)
+        await push(*(_any_object(random) for _ in range(random.randint(1, 4))))
+        if random.random() < 0.3:
+            coming[0].cancel()
+        await asyncio.wait(coming)
+        if views and random.random() < 0.5:
+            views.pop(random.choice(list(views))).detach()
+    for proxy, view in views.items():
+        fresh = generate(snap(*objects.values()), proxy)
+        assert bodies(view.current.by_type) == bodies(fresh)
+        view.detach()
+    assert groups.scopes() == []
 
 
 def _differences(old, new):
