@@ -280,8 +280,9 @@ class Groups:
     def _renew_own(self, group: Group) -> Work[Mapping[str, frozenset[str]]]:
         """Make what is the group's own again; the names that differ."""
         own = yield from self._own(group.scope.snapshot, group.proxy, group.own)
+        # At one stroke: meanwhile the time of what lingers may be up.
         self._linger(group, own)
-        differing = yield from _differing(group.own, own)
+        differing = at_once(_differing(group.own, own))
         if own != group.own:
             group.own = own
         return differing

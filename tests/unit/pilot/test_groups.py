@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -27,6 +29,7 @@ from tests.unit.pilot.mesh import (
 from tests.unit.pilot.watched import Watched, watch
 from windward.api.istio.networking.nds.v1 import nds_pb2
 from windward.identity.spiffe_id import workload_id
+from windward.slices import Turns
 from windward.xds import resource as xds
 
 NAME = f"outbound|9080||{REVIEWS}"
@@ -379,6 +382,33 @@ async def test_a_workload_keeps_inbound_clusters_while_its_listeners_drain():
         while view.wakes == woken:
             await asyncio.sleep(0)
     assert view.current.get(xds.CLUSTER, "inbound|9080||") is None
+
+
+async def test_what_lingered_goes_also_when_its_time_is_up_while_a_push_is_half_way(monkeypatch):
+    monkeypatch.setattr(module, "PUSH_SLICE_S", 0.0)
+    monkeypatch.setattr(module, "Turns", lambda: Turns(0.0))
+    timers: list[Callable[[], None]] = []
+    loop = asyncio.get_running_loop()
+    peers = {"mtls": {"mode": "STRICT"}}
+    rounds, done = 0, False
+    while not done:
+        mesh = Mesh()
+        mesh.groups = Groups(OPTIONS, linger_s=1.0)
+        await mesh.change(service_entry(), workloads=[workload()])
+        view = await mesh.watch(sidecar("127.7.0.2", account="reviews"))
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_later", lambda _, *call: timers.append(partial(*call)))
+            await mesh.change(removed=[service_entry().key])
+        assert view.current.get(xds.CLUSTER, "inbound|9080||")
+        pushing = asyncio.create_task(mesh.change(make("PeerAuthentication", "default", peers)))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        done = pushing.done()
+        timers.pop()()
+        await pushing
+        assert view.current.get(xds.CLUSTER, "inbound|9080||") is None
+        rounds += 1
+    assert rounds > 2
 
 
 async def test_what_comes_back_while_it_lingers_stays():
