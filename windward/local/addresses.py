@@ -21,13 +21,12 @@ from random import SystemRandom
 
 from windward.local.errors import LocalMeshError
 
-_CHOSEN_FROM = (20_000, 32_768)
-"""Below the range of Linux's own choice (``net.ipv4.ip_local_port_range``), above what has a meaning to anybody."""
+OWN_CHOICE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""Source: Linux, Documentation/networking/ip-sysctl.rst."""
 _CHOICE = SystemRandom()
 MOST_TRIES = 1000
-MOST_GIVEN = 6000
-"""Of these ports; then they are given out again."""
 _given: set[int] = set()
+"""Until they are half of those that there are to give; then they are given out again."""
 
 
 class Mode(Enum):
@@ -136,15 +135,34 @@ def networks_in_use(*, except_link: str = "") -> tuple[ipaddress.IPv4Network, ..
     return tuple(found)
 
 
+def spare_ports(first: int, last: int) -> range:
+    """Ports that a kernel which chooses from ``first`` to ``last`` gives to nobody by itself; any, where it leaves too few.
+
+    Above what has a meaning to anybody; below the kernel's own choice, where there is room.
+    """
+    below, above = range(20_000, max(first, 20_000)), range(last + 1, 65_536)
+    found = below if len(below) >= len(above) else above
+    return found if len(found) >= MOST_TRIES else range(20_000, 65_536)
+
+
+def _spare_now() -> range:
+    try:
+        first, last = map(int, OWN_CHOICE.read_text().split())
+    except (OSError, ValueError):
+        return spare_ports(32_768, 60_999)
+    return spare_ports(first, last)
+
+
 def free_port(host: str, preferred: int = 0) -> int:
     """A free TCP port on an address: the preferred one when it is free.
 
     Of those that the kernel gives to nobody by itself: between the choice and its use another program's connection could
     come to have one of its own. Not one that was given out before, which may not be in use yet.
     """
-    if len(_given) > MOST_GIVEN:
+    spare = _spare_now()
+    if len(_given) > len(spare) // 2:
         _given.clear()
-    tries = (_CHOICE.randrange(*_CHOSEN_FROM) for _ in range(MOST_TRIES))
+    tries = (_CHOICE.choice(spare) for _ in range(MOST_TRIES))
     for port in (preferred, *tries) if preferred else tries:
         if port in _given and port != preferred:
             continue

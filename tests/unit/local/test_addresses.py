@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windward.local.addresses import (
+    OWN_CHOICE,
     Mode,
     free_port,
     mesh_id,
     plan_loopback,
     plan_namespaces,
+    spare_ports,
 )
 from windward.local.errors import LocalMeshError
 
@@ -76,9 +78,23 @@ def test_a_taken_port_is_not_given_out():
 def test_nobody_else_comes_to_have_a_free_port_meanwhile():
     ports = [free_port("127.0.0.1") for _ in range(300)]
     assert len(set(ports)) == len(ports)
-    own_choice = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    first, last = map(int, own_choice)
-    assert not any(first <= port <= last for port in ports)
+    first, last = map(int, OWN_CHOICE.read_text().split())
+    assert set(ports) <= set(spare_ports(first, last))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "spare"),
+    [
+        (32_768, 60_999, range(20_000, 32_768)),
+        (15_000, 60_999, range(61_000, 65_536)),
+        (1024, 65_535, range(20_000, 65_536)),
+        (1024, 65_000, range(20_000, 65_536)),
+    ],
+)
+def test_spare_ports_are_those_that_the_kernel_does_not_choose_from_if_there_are_enough(
+    first, last, spare
+):
+    assert spare_ports(first, last) == spare
 
 
 @given(IDS, NAMES)
