@@ -394,5 +394,8 @@ class Stream(ABC):
     def count(self, type_url: str) -> int:
         """How many resources the client was sent and still has."""
         state = self.types[type_url]
-        names = set(self.wanted(type_url)) - state.overlay.keys()
-        return len(names) + sum(have != ABSENT for have in state.overlay.values())
+        names = self.current.names(type_url)
+        if not state.subscription.wildcard:
+            names = names & state.subscription.names
+        other = sum((have != ABSENT) - (name in names) for name, have in state.overlay.items())
+        return len(names) + other

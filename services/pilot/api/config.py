@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 
@@ -158,15 +159,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             if request.namespace:
                 prefix += f"{request.namespace}/"
         listing = await read_objects(self._store, prefix)
-        found = []
-        for entry in listing.entries:
-            key = key_of(entry.key)
-            if key is None or (request.namespace and key.namespace != request.namespace):
-                continue
-            try:
-                found.append(object_of(key, entry))
-            except msgspec.DecodeError as error:
-                log.warning("config.unreadable", object=str(key), reason=str(error))
+        found = await in_slices(_objects(listing.entries, request.namespace))
         return config_pb2.ListResponse(objects=found, revision=listing.revision)
 
     async def ListProxies(  # noqa: N802  the wire's name
@@ -176,9 +169,16 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         others = await self._siblings.ask_config(
             lambda stub: stub.ListProxies(config_pb2.ListProxiesRequest(), timeout=DEADLINE_S)
         )
-        proxies = [self._status(item) for item in self._connected]
+        proxies = await in_slices(self._statuses())
         proxies += [proxy for answer in others for proxy in answer.proxies]
         return config_pb2.ListProxiesResponse(proxies=proxies)
+
+    def _statuses(self) -> Work[list[config_pb2.ProxyStatus]]:
+        made = []
+        for item in self._connected:
+            yield
+            made.append(self._status(item))
+        return made
 
     def _status(self, item: Connected) -> config_pb2.ProxyStatus:
         since = Timestamp()
@@ -219,19 +219,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         if len(found) > 1:
             names = ", ".join(sorted(item.proxy.id for item in found))
             raise invalid(f"{request.proxy!r} names several proxies: {names}")
-        wanted = set(request.type_urls)
-        resources = [
-            config_pb2.GetProxyConfigResponse.Resource(
-                type_url=url,
-                name=resource.name,
-                version=resource.version,
-                body=redacted(resource.body) if url == SECRET else resource.body,
-                origins=[ref(o.group, o.kind, o.namespace, o.name) for o in resource.origins],
-                acked=found[0].stream.accepted(url, name) == resource.version,
-            )
-            for url, name, resource in held(found[0])
-            if not wanted or url in wanted
-        ]
+        resources = await in_slices(_resources(found[0], set(request.type_urls)))
         return config_pb2.GetProxyConfigResponse(resources=resources)
 
     async def GetObjectStatus(  # noqa: N802  the wire's name
@@ -301,14 +289,28 @@ class Users:
         return known[1]
 
 
-def held(item: Connected) -> Iterable[tuple[str, str, Resource]]:
-    """Everything that a proxy should have and has asked for."""
-    stream = item.stream
-    for url in stream.types:
+def _resources(
+    item: Connected, types: AbstractSet[str]
+) -> Work[list[config_pb2.GetProxyConfigResponse.Resource]]:
+    """Everything that a proxy should have and has asked for; of these types, if any are named."""
+    stream, made = item.stream, []
+    for url in [url for url in stream.types if not types or url in types]:
         for name in stream.wanted(url):
+            yield
             resource = stream.current.get(url, name)
-            if resource is not None:
-                yield url, name, resource
+            if resource is None:
+                continue  # gone meanwhile
+            made.append(
+                config_pb2.GetProxyConfigResponse.Resource(
+                    type_url=url,
+                    name=resource.name,
+                    version=resource.version,
+                    body=redacted(resource.body) if url == SECRET else resource.body,
+                    origins=[ref(o.group, o.kind, o.namespace, o.name) for o in resource.origins],
+                    acked=stream.accepted(url, name) == resource.version,
+                )
+            )
+    return made
 
 
 def uses(resource: Resource, key: ObjectKey) -> bool:
@@ -379,6 +381,21 @@ def _finding(
         fix=item.fix,
         object_index=index,
     )
+
+
+def _objects(entries: Iterable[Entry], namespace: str) -> Work[list[config_pb2.Object]]:
+    """What can be read of them, in a namespace or in all."""
+    found = []
+    for entry in entries:
+        yield
+        key = key_of(entry.key)
+        if key is None or (namespace and key.namespace != namespace):
+            continue
+        try:
+            found.append(object_of(key, entry))
+        except msgspec.DecodeError as error:
+            log.warning("config.unreadable", object=str(key), reason=str(error))
+    return found
 
 
 def _applied(changes: Iterable[Change]) -> Work[list[config_pb2.Applied]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.xds.worlds import TYPES, DeltaChecked, a_world
 from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, ResourceSet
 from windward.xds.stream import NEW_CHUNK, DeltaRequest, DeltaStream, SotwRequest, SotwStream
-
-TYPES = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
 
 
 def mesh(version: int, **resources: dict[str, int]) -> ResourceSet:
@@ -290,3 +291,20 @@ def test_a_wildcard_that_is_taken_back_and_asked_for_again_is_answered_again():
     assert stream.take() == []
     stream.request(DeltaRequest(CLUSTER, subscribe=("*",)))
     assert len(stream.take()) == 1
+
+
+@given(st.integers(0, 2**32))
+def test_what_a_client_has_is_counted(seed):
+    """Also of what is gone and not taken away yet, what it refused, and what it named."""
+    random = Random(seed)
+    world = a_world(random, 1, None)
+    client = DeltaChecked(world)
+    for version in range(2, 8):
+        client.fetch(random.randint(0, 3))
+        client.answer()
+        world = a_world(random, version, world, 0.2)
+        client.stream.update(world)
+    client.settle()
+    assert {url: client.stream.count(url) for url in TYPES} == {
+        url: len(client.held[url]) for url in TYPES
+    }
