@@ -35,7 +35,7 @@ from windward.config.object import ConfigObject, ObjectKey
 from windward.config.stored import Action, Author, Change, ObjectTooLarge, StoredObject, key_of
 from windward.records import read_json
 from windward.rpc.errors import RefusedError, invalid, not_found, unavailable
-from windward.slices import Work, in_slices
+from windward.slices import Slices, Work, in_slices
 from windward.store.errors import StoreError, TooLarge, Uncertain
 from windward.store.keys import CONFIG
 from windward.store.protocol import Entry, Store
@@ -43,8 +43,6 @@ from windward.telemetry.logging import get_logger
 from windward.xds.resource import SECRET, Resource
 
 log = get_logger()
-STREAMS_A_SLICE = 20
-"""Streams that are looked at before others get their turn."""
 MOST_REJECTIONS = 100
 ACTIONS = {
     Action.CREATED: config_pb2.Applied.CREATED,
@@ -228,12 +226,12 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self._access.reader(context)
         stored = await self._get(request.ref)
         key = object_key(request.ref)
-        users = Users(key)
+        users, slices = Users(key), Slices()
         proxies = acked = 0
         rejections = []
-        for number, item in enumerate(self._connected, 1):
-            if number % STREAMS_A_SLICE == 0:
-                await asyncio.sleep(0)
+        for item in self._connected:
+            if slices.over:
+                await slices.pause()
             stream = item.stream
             mine = users.of(stream)
             if not mine:

@@ -34,6 +34,7 @@ from tests.unit.xds.meshes import StillView, a_set, deltas
 from windward.api.config.v1 import config_pb2
 from windward.config.changing import ATTEMPTS
 from windward.rpc.errors import RefusedError
+from windward.slices import Slices
 from windward.store.keys import CONFIG, HISTORY
 from windward.store.memory import MemoryStore
 from windward.store.protocol import Store
@@ -355,6 +356,23 @@ async def test_the_status_of_an_object_counts_proxies_and_names_refusals():
     (rejection,) = status.rejections
     assert rejection.startswith("sidecar~10.0.0.1~bad.shop~")
     assert rejection.endswith("outbound|80||a: ring size")
+
+
+async def test_others_have_their_turn_while_proxies_are_asked_about_an_object(monkeypatch):
+    monkeypatch.setattr(config_api, "Slices", lambda: Slices(0.0))
+    service, turns = await a_mesh(*(a_proxy(f"web-{number}") for number in range(5))), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    going_on = asyncio.create_task(others())
+    request = config_pb2.GetRequest(ref=a_ref("ServiceEntry", "a"))
+    assert (await service.GetObjectStatus(request, ADMIN)).proxies == 5
+    going_on.cancel()
+    assert turns >= 5
 
 
 async def test_an_object_that_no_proxy_uses_waits_for_none():
