@@ -365,8 +365,8 @@ async def test_others_have_their_turn_while_proxies_are_asked_about_an_object(mo
     async def others() -> None:
         nonlocal turns
         while True:
-            await asyncio.sleep(0)
             turns += 1
+            await asyncio.sleep(0)
 
     going_on = asyncio.create_task(others())
     request = config_pb2.GetRequest(ref=a_ref("ServiceEntry", "a"))
