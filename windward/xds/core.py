@@ -74,8 +74,9 @@ class Stream(ABC):
 
         A set of the same version may have a newer revision, or be of another scope.
         """
-        touched = held is not None and held is not self.held
+        touched = False
         if held is not None:
+            touched = held is not self.held and bool(held or self.held)
             self.held = held
         before = self.current
         if resources.version >= before.version and resources is not before:

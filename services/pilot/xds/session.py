@@ -221,11 +221,12 @@ class Session:
     def _send(self) -> None:
         call, stream, record, sent = self._call, self.stream, metrics.PUSHED.record, 0
         assert call is not None
+        until_s = monotonic() + SLICE_S
         while call.room:
-            if sent > LONG:
+            begun = monotonic()
+            if sent > LONG or (sent and begun >= until_s):
                 self._later()
                 return
-            begun = monotonic()
             current, held = self.view.current, self._judgement.held
             if current is not stream.current or held is not stream.held:
                 stream.update(current, held)

@@ -99,3 +99,19 @@ async def test_a_bad_request_behind_a_long_one_ends_the_stream():
         call.send_raw(b"\xff")
         with pytest.raises(RefusedError, match="not a discovery request"):
             await rest(call)
+
+
+async def test_short_responses_that_take_long_to_make_are_sent_in_turns_too(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As those are that say of thousands of names that they do not exist."""
+    monkeypatch.setattr(session, "SLICE_S", 0.0)
+    mesh = a_set(1, *(a_resource(CLUSTER, f"c{number}") for number in range(1000)))
+    ads, at = Ads(mesh), FakeCall(window=100)
+    async with ads.delta(at) as call:
+        call.send(node=a_node(), type_url=CLUSTER)
+        await call.next()
+        others = at.responses.qsize()
+        assert others < 4, "five responses of 200 clusters, of which each is a turn"
+        for _ in range(4):
+            await call.next()
