@@ -32,7 +32,7 @@ from windward.xds.bodies import Bodies
 from windward.xds.resource import CLUSTER, ENDPOINT, Origin, Resource, ResourceSet
 
 log = get_logger()
-PUSH_SLICE_S = 0.004
+PUSH_SLICE_S = 0.0025
 """How long a push may hold the event loop: meanwhile no answers are read, which others who wait for the change would pay for."""
 FEW = 8
 """Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
