@@ -1,7 +1,7 @@
 """The truth: real Envoys with real agents among the fleet; one endpoint changes, and their data path must serve it.
 
     bench: write -> fleet: ACK of every simulated sidecar
-                 -> caller -> Envoy's http_proxy port -> (mTLS) -> an upstream that says its address, every millisecond
+                 -> caller -> Envoy's http_proxy port -> (mTLS) -> an upstream that says its address, every 5 ms
 
 The agents run without interception, each on a loopback address of its own; their Envoys hold all N services.
 """
