@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,10 @@ async def a_state_that_was_changed_is_not_served(shop: Shop) -> None:
     assert "the digest differs" in child_of(shop, "gateway").spec.log.read_text()
 
 
+async def is_ready(address: str) -> bool:
+    return (await http_get(address, STATUS_PORT, "/healthz/ready"))[0] == 200
+
+
 async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Path):
     options = Options(endpoint_ttl_s=60.0)
     async with running(folder / "run", write_topology(folder), options=options) as shop, shop:
@@ -169,7 +174,7 @@ async def test_everything_may_restart_while_the_control_plane_is_dead(folder: Pa
             assert await metric(shop, name, "windward_agent_config_age_seconds") > 0
             assert await metric(shop, name, "windward_agent_certificate_condition") == 0
             address = shop.mesh.plan.place(name).address
-            assert (await http_get(address, STATUS_PORT, "/healthz/ready"))[0] == 200
+            await until(partial(is_ready, address), f"{name} to have tried every Pilot in vain")
 
         stop = asyncio.Event()
         loading = asyncio.create_task(shop.load("/books/1", 50, stop))
