@@ -36,14 +36,11 @@ class Slices:
 
     async def run(self, work: Work[T]) -> T:
         """To the end, beside what else goes on in these slices."""
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                made: T = end.value
-                return made
+        made: list[T] = []
+        for _ in _keeping(work, made):
             if self.over:
                 await self.pause()
+        return made[0]
 
 
 async def in_slices(work: Work[T], slice_s: float = SLICE_S) -> T:
@@ -53,12 +50,15 @@ async def in_slices(work: Work[T], slice_s: float = SLICE_S) -> T:
 
 def at_once(work: Work[T]) -> T:
     """Run to the end, and let nobody run meanwhile."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            made: T = end.value
-            return made
+    made: list[T] = []
+    for _ in _keeping(work, made):
+        pass
+    return made[0]
+
+
+def _keeping(work: Work[T], made: list[T]) -> Work[None]:
+    """The same steps; what the work returns is added to ``made``, where a ``for`` can find it."""
+    made.append((yield from work))
 
 
 class Turns:
@@ -81,17 +81,14 @@ class Turns:
 
     async def run(self, work: Work[T]) -> T:
         """Do all of it, in turns."""
-        time = asyncio.get_running_loop().time
-        until_s = float("-inf")
-        while True:
+        time, made = asyncio.get_running_loop().time, list[T]()
+        await self.next()
+        until_s = time() + self._slice_s
+        for _ in _keeping(work, made):
             if time() >= until_s:
                 await self.next()
                 until_s = time() + self._slice_s
-            try:
-                next(work)
-            except StopIteration as end:
-                made: T = end.value
-                return made
+        return made[0]
 
     def _join(self, who: asyncio.Future[None] | Callable[[], None]) -> None:
         self._waiting.append(who)
