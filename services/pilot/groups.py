@@ -9,7 +9,7 @@ reach another by way of a shared set. Work goes in slices: the event loop is nev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any
@@ -263,7 +263,8 @@ class Groups:
 
     def look_ahead(self) -> None:
         """In a quiet moment, so that the next change of endpoints finds copies of the maps that it exchanges something in."""
-        maps = {id(made): made for shared in self._scopes.values() for made in _endpoints(shared)}
+        found = (shared.made.get(ENDPOINT) for shared in self._scopes.values())
+        maps = {id(made): made for made in found if made}
         self._memo.ahead.prepare(islice(maps.values(), FEW))
 
     def _renew(
@@ -354,11 +355,6 @@ class _Waking:
             wake()
             if self._slices.over:
                 await self._slices.pause()
-
-
-def _endpoints(shared: SharedScope) -> Iterator[Mapping[str, Resource]]:
-    if shared.ready and (found := shared.made.get(ENDPOINT)):
-        yield found
 
 
 def _by_type(resources: list[Resource]) -> dict[str, dict[str, Resource]]:
