@@ -31,6 +31,7 @@ from services.citadel.authority.signing import Policy, issue
 from services.citadel.settings import Settings
 from windward.api.istio.v1.auth import ca_pb2_grpc
 from windward.api.trust.v1 import trust_pb2_grpc
+from windward.descriptors import make_room
 from windward.identity.certificate import CertificateError
 from windward.identity.csr import new_csr
 from windward.identity.keys import key_pem, new_key
@@ -53,11 +54,13 @@ OWN_TTL_S = 86_400
 ADMIN_TOKEN_TTL_S = 86_400
 RETRY_S = 1.0
 DRAIN_S = 5.0
+DESCRIPTORS = 16_384
 T = TypeVar("T")
 
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
+    make_room(DESCRIPTORS)
     try:
         check_trust_domain(settings.trust_domain)
         key = load_or_make_key(Path(settings.kek_file))

@@ -26,6 +26,7 @@ from windward.client.enrolment import control_plane_enrolment, enrolled
 from windward.config.feed import follow_config
 from windward.config.object import ConfigObject, ObjectKey
 from windward.config.registry import MIXER
+from windward.descriptors import make_room
 from windward.identity.names import MIXER_ACCOUNT
 from windward.process import Lifecycle, run
 from windward.rpc import server as servers
@@ -39,6 +40,7 @@ from windward.telemetry.metrics import metrics_routes
 log = get_logger()
 SERVICES = ("envoy.service.auth.v3.Authorization", "envoy.service.accesslog.v3.AccessLogService")
 DRAIN_S = 5.0
+DESCRIPTORS = 16_384
 
 
 class Policy:
@@ -65,6 +67,7 @@ class Policy:
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
+    make_room(DESCRIPTORS)
     policy, workloads = Policy(), Workloads()
     state = "waiting for a certificate from Citadel"
     routes = metrics_routes(

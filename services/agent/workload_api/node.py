@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import resource
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +33,7 @@ from services.agent.workload_api.identity import (
 )
 from services.agent.workload_api.peer import Peer
 from windward.client.certificates import CertificateKeeper, Enrolment, RefusedByCitadel
+from windward.descriptors import make_room
 from windward.identity.names import TRUST_DOMAIN
 from windward.identity.spiffe_id import SpiffeId, SpiffeIdError, check_trust_domain
 from windward.process import FatalError, Lifecycle, ProcessSettings, run
@@ -194,7 +194,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     folder = Path(settings.state_dir) / "workload-api"
     open_private_folder(folder)
     _warn_of_rights(entries)
-    _raise_descriptors()
+    make_room(DESCRIPTORS_OF_NODE)
     node, registry = Node(settings, entries, folder), new_registry()
     routes = metrics_routes(registry, node.not_ready)
     async with (
@@ -211,16 +211,6 @@ def _warn_of_rights(entries: Sequence[Entry]) -> None:
     blind = [entry for entry in entries if entry.path and os.geteuid() not in {0, entry.uid}]
     if blind:
         log.warning("workload_api.paths_not_visible", entries=len(blind), mend="run as root")
-
-
-def _raise_descriptors() -> None:
-    """As many as the limits on connections may need, where that is allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = (
-        DESCRIPTORS_OF_NODE if hard == resource.RLIM_INFINITY else min(DESCRIPTORS_OF_NODE, hard)
-    )
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main(argv: Sequence[str]) -> int:
