@@ -49,28 +49,14 @@ async def _watch(
 ) -> AsyncGenerator[Batch, None]:
     """A watch that ends, without an error, when it is time to list again."""
     deadline = asyncio.get_running_loop().time() + limit_s
-    watch = store.watch(prefix, from_revision=revision + 1)
-    pending: asyncio.Task[Batch] | None = None
-    try:
+    async with aclosing(store.watch(prefix, from_revision=revision + 1)) as watch:
         while True:
-            if pending is None:
-                pending = asyncio.ensure_future(anext(watch))
-            left = deadline - asyncio.get_running_loop().time()
-            done, _ = await asyncio.wait({pending}, timeout=max(left, 0))
-            if not done:
-                return
             try:
-                batch = pending.result()
-            except (Compacted, StoreReset, StopAsyncIteration):
+                async with asyncio.timeout_at(deadline):
+                    batch = await anext(watch)
+            except (TimeoutError, Compacted, StoreReset, StopAsyncIteration):
                 return
-            finally:
-                pending = None
             yield batch
-    finally:
-        if pending is not None:
-            pending.cancel()
-            await asyncio.wait({pending})
-        await watch.aclose()
 
 
 def _learn(known: dict[str, Entry], changes: tuple[Change, ...]) -> tuple[Change, ...]:
