@@ -101,6 +101,8 @@ class Index:
         """Set once configuration and endpoints were read whole and are published."""
         self.on_changing: Callable[[tuple[ObjectKey, ...]], None] = lambda _: None
         """Told of the objects that changed before what they make is put in force."""
+        self.on_push: Callable[[bool], None] = lambda _: None
+        """Told when a push begins, and when it is over."""
         self.on_published: Callable[[Published], None] = lambda _: None
 
     @property
@@ -247,7 +249,11 @@ class Index:
                 tuple(workloads),
             )
         self.on_changing((*objects, *self._state.put_again))
-        groups = await self.groups.publish(snapshot, delta, push)
+        self.on_push(True)
+        try:
+            groups = await self.groups.publish(snapshot, delta, push)
+        finally:
+            self.on_push(False)
         self.reach.advance(position)
         self.ready.set()
         seconds = asyncio.get_running_loop().time() - began_s

@@ -37,6 +37,7 @@ from services.pilot.xds.requests import SERVICES as SINGLE_TYPE
 from services.pilot.xds.server import DiscoveryServer
 from windward.client.certificates import CertificateKeeper
 from windward.client.enrolment import control_plane_enrolment, enrolled
+from windward.descriptors import make_room
 from windward.identity.names import PILOT_ACCOUNT
 from windward.process import Lifecycle, run
 from windward.rpc import server as servers
@@ -56,6 +57,8 @@ SERVICES = (
     "windward.registry.v1.RegistryService",
 )
 DRAIN_S = 5.0
+OTHER_DESCRIPTORS = 1_000
+"""Beside those of streams: callers of the other services, the store, files."""
 
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
@@ -67,6 +70,7 @@ async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     if settings.worker:
         contextvars.bind_contextvars(worker=siblings.number)
         end_with_stdin(lifecycle)
+    make_room(settings.most_streams + OTHER_DESCRIPTORS)
     watch = LoopWatch()
     if watch.attach(asyncio.get_running_loop()):
         metrics.watch_loop(watch)
@@ -115,6 +119,7 @@ async def _serve(
             discovery.ready, discovery.reach = index.ready, index.reach
             server, beside = pilot.server(), pilot.server_beside()
             server.add_behaviours(discovery.behaviours())
+            index.on_push = server.read_little
             health = servers.add_standard_services(server, SERVICES)
             ports = _listen(settings, server, keeper)
             await server.start()

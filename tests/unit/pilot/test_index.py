@@ -56,11 +56,13 @@ async def running(
     registries: tuple[str, ...] = (),
     credentials: Folder | None = None,
     on_changing: Callable[[tuple[ObjectKey, ...]], None] = lambda _: None,
+    on_push: Callable[[bool], None] = lambda _: None,
 ):
     groups = Groups(OPTIONS)
     sources = parse_sources(registries)
     index = Index(store, groups, ttl_s, Timing(0.001, 0.001, 0.01), sources, credentials)
     index.on_changing = on_changing
+    index.on_push = on_push
     task = asyncio.create_task(index.run())
     try:
         await asyncio.wait_for(index.ready.wait(), 10)
@@ -312,6 +314,20 @@ async def test_what_is_read_while_a_snapshot_is_made_is_of_the_next_one(monkeypa
         await register(store, registered())
         await until(view, lambda item: health(item) == {"127.7.0.2": True})
     assert told == [(), (), (service_entry().key,)]
+
+
+async def test_the_beginning_of_a_push_is_told_and_its_end_after_the_last_stream_was_woken():
+    told: list[bool | str] = []
+    store = MemoryStore()
+    async with running(store, on_push=told.append) as groups:
+        view = await groups.attach(sidecar(), lambda: told.append("woken"))
+        told.clear()
+        await put(store, service_entry())
+        async with asyncio.timeout(10):
+            while told[-1:] != [False]:
+                await asyncio.sleep(0)
+        view.detach()
+    assert told == [True, "woken", False]
 
 
 async def test_every_kind_that_is_not_pilots_is_left_alone():

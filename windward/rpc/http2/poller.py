@@ -1,8 +1,9 @@
 """Thousands of sockets under one descriptor of the event loop's, a few at a time.
 
 asyncio handles all sockets that are ready in one turn, with a handle and a context for each: with a thousand answers to
-one change that is a hold of 50 ms. Here a turn takes at most ``AT_ONCE`` of them and ``SLICE_S``; what is left is still
-ready in the next one, since epoll is asked level-triggered. Source: epoll(7), "poll on an epoll descriptor".
+one change that is a hold of 50 ms. Here a turn takes at most ``AT_ONCE`` of them and ``SLICE_S``, or ``LITTLE_S`` while
+others have more to do; what is left is still ready in the next one, since epoll is asked level-triggered. Source: epoll(7),
+"poll on an epoll descriptor".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 
 AT_ONCE: Final = 32
 SLICE_S: Final = 0.002
+LITTLE_S: Final = 0.0004
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 Ready = Callable[[int], None]
@@ -27,6 +29,7 @@ class Poller:
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._again: deque[int] = deque()
+        self.slice_s = SLICE_S
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def register(self, descriptor: int, ready: Ready) -> None:
@@ -56,7 +59,7 @@ class Poller:
 
     def _turn(self) -> None:
         clock = self._loop.time
-        until = clock() + SLICE_S
+        until = clock() + self.slice_s
         for descriptor, events in self._epoll.poll(0, AT_ONCE):
             ready = self._ready.get(descriptor)
             if ready is not None:
