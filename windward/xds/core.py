@@ -82,14 +82,14 @@ class Stream(ABC):
         if resources.version >= before.version and resources is not before:
             touched |= self._follow(before, resources)
         if touched:
-            for state in self._order:
-                overlay = state.overlay
-                if overlay and (state.again or state.todo != list(overlay)):
-                    state.reconsider()
             self._rest = False
+        current = self.current
         for state in self._order:
             if not state.busy:
-                state.follows(self.current)
+                state.follows(current)
+            elif touched and (overlay := state.overlay):
+                if state.again or state.todo != list(overlay):
+                    state.reconsider()
 
     def _follow(self, before: ResourceSet, after: ResourceSet) -> bool:
         """Compare what may differ. Whether anything that the client wants does."""
@@ -184,23 +184,25 @@ class Stream(ABC):
     @property
     def may_say_more(self) -> bool:
         """Whether ``next`` could have another response without hearing anything before; when not, it need not be asked."""
-        return any(
-            state.todo or state.overlay or state.trials or not state.answered
-            for state in self._order
-        )
+        for state in self._order:  # noqa: SIM110  asked after every response, and a generator costs three times as much
+            if state.busy and (state.todo or state.overlay or state.trials or not state.answered):
+                return True
+        return False
 
     def next(self) -> bytes | None:
         """The next response that may go now, made of the newest state; None when it is the client's turn, or nobody's."""
         if self._rest:
             return None
         for state in self._order:
+            if not state.busy:
+                continue
             waits = state.todo or state.trials or not state.answered
             if waits and not self._blocked(state):
                 response = self.addition(state)
                 if response is not None:
                     return response
         for state in reversed(self._order):
-            if state.overlay:
+            if state.busy and state.overlay:
                 response = self.removal(state)
                 if response is not None:
                     return response
@@ -233,25 +235,23 @@ class Stream(ABC):
         single: bool = False,
     ) -> bytes:
         """Note a response as sent. ``news`` is what of its content the client does not have; None: all of it."""
-        current, url = self.current, state.subscription.type_url
-        body, shared = current.bodies.body(
-            type(self).build, url, content, removed, self.version_told
-        )
+        current, url = self.current, state.type_url
+        body, shared = current.bodies.body(self.build, url, content, removed, self.version_told)
         news = shared if news is None else news
         before: dict[str, Have] = {}
         overlay = state.overlay
         for resource in news:
             have = overlay.pop(resource.name, resource)
-            if have != ABSENT:
+            if have:  # not ABSENT
                 before[resource.name] = have
             state.again.discard(resource.name)
         for name in removed:
             have = overlay.pop(name, ABSENT)
-            if have != ABSENT:
+            if have:
                 before[name] = have
             state.again.discard(name)
         self._nonce += 1
-        nonce = f"{url[url.rfind('.') + 1 :][:3]}-{current.version}-{self._nonce}"
+        nonce = f"{state.tag}-{current.version}-{self._nonce}"
         state.pending[nonce] = Sent(
             news, before, removed, current.version, current.revision, single
         )
@@ -285,7 +285,7 @@ class Stream(ABC):
 
     def examine(self, state: TypeState, name: str) -> Resource | None:
         """The resource if it should go to the client now; forgets a difference that is none any more."""
-        now = self.current.get(state.subscription.type_url, name)
+        now = self.current.get(state.type_url, name)
         if now is None:
             state.refused.pop(name, None)
             state.split.discard(name)
@@ -299,14 +299,14 @@ class Stream(ABC):
             if have is now or (have if isinstance(have, str) else have.version) == now.version:
                 state.synced(name)
                 return None
-        if self._barred(state, now):
+        if (state.refused or self.held or now.refers) and self._barred(state, now):
             state.again.discard(name)
             return None
         return now
 
     def _blocked(self, state: TypeState) -> bool:
         """Make before break: listeners and routes wait for clusters and endpoints; the rest waits for nobody."""
-        return state.subscription.type_url in REFERRED and not (
+        return state.type_url in REFERRED and not (
             self._settled(CLUSTER) and self._settled(ENDPOINT)
         )
 

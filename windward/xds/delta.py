@@ -177,7 +177,7 @@ class DeltaStream(Stream):
                 if self._is_missing(state, name):
                     missing.append(name)
             elif name not in state.split:
-                if state.overlay.get(name) != ABSENT:
+                if state.overlay.get(name, resource):  # not ABSENT
                     limit = CHUNK
                 size += resource.size
                 if chosen and not whole and (len(chosen) >= limit or size > CHUNK_BYTES):

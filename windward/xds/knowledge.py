@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final
 
+import msgspec
+
 from windward.slices import Work
 from windward.xds.resource import Resource, ResourceSet
 from windward.xds.subscription import NOBODY, Subscription
@@ -89,8 +91,7 @@ class Refusal:
     """When, by the caller's clock."""
 
 
-@dataclass(slots=True)
-class Sent:
+class Sent(msgspec.Struct, gc=False, eq=False):
     """A response that waits for its ACK."""
 
     resources: tuple[Resource, ...]
@@ -145,9 +146,13 @@ class TypeState:
     last_nonce: str = ""
     rejects: int = 0
 
-    @property
-    def type_url(self) -> str:
-        return self.subscription.type_url
+    type_url: str = field(init=False)
+    tag: str = field(init=False)
+    """What its nonces begin with."""
+
+    def __post_init__(self) -> None:
+        self.type_url = self.subscription.type_url
+        self.tag = self.type_url.rpartition(".")[2][:3]
 
     @property
     def state(self) -> str:
@@ -194,10 +199,9 @@ class TypeState:
 
     def advance(self, before: ResourceSet, after: ResourceSet, names: AbstractSet[str]) -> bool:
         """The stream follows another set, in which these names may differ. Whether one that is wanted does."""
-        type_url = self.subscription.type_url
-        if not self.subscription.wildcard:
-            names = names & self.subscription.names
-        overlay = self.overlay
+        type_url, subscription, overlay = self.type_url, self.subscription, self.overlay
+        if not subscription.wildcard:
+            names = names & subscription.names
         touched = []
         for name in names:
             if name not in overlay:
@@ -234,9 +238,9 @@ class TypeState:
             self.follows(current)
             if not self.refused:
                 self.last_error = ""
-            self.busy = bool(self.overlay)
+            self.busy = bool(self.overlay) or not self.answered
 
     def follows(self, current: ResourceSet) -> None:
         """The client has answered everything of this set that concerns it."""
-        self.acked_version = current.version
-        self.acked_revision = max(self.acked_revision, current.revision)
+        self.acked_version, revision = current.version, current.revision
+        self.acked_revision = max(self.acked_revision, revision)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Self
+
+import msgspec
 
 from windward.xds.bodies import Bodies
 
@@ -126,8 +128,7 @@ class Resource:
         return f"Resource({self.type_url!r}, {self.name!r}, version={self.version})"
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True, gc=False):
     """What differs between two sets of one group, the earlier of which it names."""
 
     since: int
@@ -141,8 +142,7 @@ Layer = Mapping[str, Mapping[str, Resource]]
 NOTHING: Final[Mapping[str, Resource]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceSet:
+class ResourceSet(msgspec.Struct, frozen=True, gc=False, eq=False):
     """All that one proxy group should have at one version of the mesh. Immutable: replaced whole, never changed."""
 
     version: int
@@ -155,7 +155,7 @@ class ResourceSet:
     changes: tuple[Changes, ...] = ()
     """How it came about, the latest change first: ``changes[0]`` leads here from ``changes[0].since``, ``changes[1]`` leads to
     that version, and so on as far as is remembered. Saves work only: without it a set is compared whole."""
-    bodies: Bodies = field(default_factory=Bodies, repr=False, compare=False)
+    bodies: Bodies = msgspec.field(default_factory=Bodies)
     """Where streams keep the bodies of their responses; sets of several groups may have the same one."""
     position: str = ""
     """How much of the store this set reflects, in words that mean the same in every replica: what clients are told as the
@@ -175,8 +175,8 @@ class ResourceSet:
 
     def get(self, type_url: str, name: str) -> Resource | None:
         for layer in self.layers:
-            found = layer.get(type_url, NOTHING).get(name)
-            if found is not None:
+            named = layer.get(type_url)
+            if named and (found := named.get(name)) is not None:
                 return found
         return None
 

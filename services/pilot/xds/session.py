@@ -85,6 +85,24 @@ class Judgement:
 class Session:
     """A proxy that is connected, and what it has."""
 
+    __slots__ = (
+        "_call",
+        "_ended",
+        "_judgement",
+        "_kept",
+        "_later_ones",
+        "_place",
+        "_pumping",
+        "_synced",
+        "_turns",
+        "_variant",
+        "_waits",
+        "_work",
+        "proxy",
+        "stream",
+        "view",
+    )
+
     def __init__(
         self, proxy: Proxy, variant: Variant, view: GroupView, judgement: Judgement
     ) -> None:
@@ -208,7 +226,8 @@ class Session:
 
     def pump(self) -> None:
         """Send what may go, as long as there is room. Called from wherever something has changed: it raises nothing."""
-        if self._pumping or self._waits or self._work is not None or not self._going_on:
+        ended = self._ended
+        if self._pumping or self._waits or self._work is not None or ended is None or ended.done():
             return
         self._pumping = True
         try:
@@ -219,12 +238,12 @@ class Session:
             self._pumping = False
 
     def _send(self) -> None:
-        call, stream, record, sent = self._call, self.stream, metrics.PUSHED.record, 0
+        call, stream, sent = self._call, self.stream, 0
         assert call is not None
-        until_s = monotonic() + SLICE_S
+        now_s = monotonic()
+        until_s = now_s + SLICE_S
         while call.room:
-            begun = monotonic()
-            if sent > LONG or (sent and begun >= until_s):
+            if sent and (sent > LONG or now_s >= until_s):
                 self._later()
                 return
             current, held = self.view.current, self._judgement.held
@@ -234,10 +253,11 @@ class Session:
             if response is None:
                 self._rest()
                 return
-            made = monotonic()
+            begun_s, made_s, size = now_s, monotonic(), len(response)
             call.send(response)
-            sent += len(response)
-            record(stream.sent_type, len(response), made - begun, monotonic() - made)
+            now_s = monotonic()
+            sent += size
+            metrics.PUSHED.record(stream.sent_type, size, made_s - begun_s, now_s - made_s)
             if not stream.may_say_more:
                 return
 

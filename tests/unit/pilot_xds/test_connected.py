@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import Connected, ConnectedProxies

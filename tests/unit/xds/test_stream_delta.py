@@ -62,6 +62,19 @@ def test_an_empty_mesh_answers_a_wildcard_request():
     assert stream.take() == []
 
 
+def test_that_there_are_no_listeners_is_said_once_clusters_were_accepted():
+    stream = DeltaStream(a_set(1, a_resource(CLUSTER, "a")))
+    stream.request(DeltaRequest(CLUSTER))
+    (clusters,) = deltas(stream.take())
+    stream.request(DeltaRequest(LISTENER))
+    assert stream.take() == [], "listeners wait for what they may refer to"
+    stream.update(a_set(2, a_resource(CLUSTER, "a")))
+    assert stream.take() == []
+    ack(stream, clusters)
+    (response,) = deltas(stream.take())
+    assert (response.type_url, names(response)) == (LISTENER, [])
+
+
 def test_only_what_was_named_is_sent():
     stream = DeltaStream(a_set(1, *many(ROUTE, 5)))
     stream.request(DeltaRequest(ROUTE, subscribe=("r001", "r003")))
