@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from operator import is_
+
+from msgspec.structs import replace
 
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import place_of
-from services.pilot.envoy.scope import ScopeResources
+from services.pilot.envoy.scope import Names, ScopeResources
 from services.pilot.model.proxy import Proxy
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.xds.bodies import Bodies
@@ -44,13 +45,54 @@ def group_key(proxy: Proxy) -> Hashable:
     )
 
 
+class History:
+    """How sets came about, of all scopes: those that change alike share one tuple of it."""
+
+    def __init__(self) -> None:
+        self._of: tuple[int, tuple[Changes, ...], Names] | None = None
+        self._made: tuple[Changes, ...] = ()
+
+    def after(self, before: ResourceSet, names: Names) -> tuple[Changes, ...]:
+        """The history of a set that differs from the one before in these names."""
+        of = self._of
+        if (
+            of is None
+            or of[2] is not names
+            or of[1] is not before.changes
+            or of[0] != before.version
+        ):
+            self._of = (before.version, before.changes, names)
+            self._made = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
+        return self._made
+
+
 class SharedScope:
     """A scope's resources, the moment of the mesh that they are of, and what has to be caught up with."""
 
+    __slots__ = (
+        "backlog",
+        "bodies",
+        "building",
+        "groups",
+        "history",
+        "made",
+        "ready",
+        "resources",
+        "snapshot",
+        "users",
+    )
+
     def __init__(
-        self, scope: Scope, options: Options, memo: Memo, snapshot: MeshSnapshot, bodies: Bodies
+        self,
+        scope: Scope,
+        options: Options,
+        memo: Memo,
+        snapshot: MeshSnapshot,
+        bodies: Bodies,
+        history: History,
     ) -> None:
         self.resources = ScopeResources(scope, options, memo)
+        self.history = history
         self.bodies = bodies
         """Of responses: one memo for all scopes, which share most of what they are sent."""
         self.made: ByType = {}
@@ -66,6 +108,8 @@ class SharedScope:
 
 class Group:
     """Proxies that get the same."""
+
+    __slots__ = ("current", "lingering", "moved", "own", "place", "proxy", "scope", "wakes")
 
     def __init__(
         self, proxy: Proxy, scope: SharedScope, own: dict[str, dict[str, Resource]]
@@ -90,14 +134,14 @@ class Group:
             snapshot.position,
         )
 
-    def renew(self, names: Mapping[str, frozenset[str]] | None) -> None:
+    def renew(self, names: Names | None) -> None:
         """A newer set, which differs from the one before in these names (None: in any)."""
         snapshot, before = self.scope.snapshot, self.current
         changes: tuple[Changes, ...] = ()
         if names is None:
             self.moved = snapshot.version
         elif before.version != self.moved:
-            changes = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
+            changes = self.scope.history.after(before, names)
         layers = (self.own, self.scope.made)
         self.current = ResourceSet(
             snapshot.version,

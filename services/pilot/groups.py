@@ -9,7 +9,7 @@ reach another by way of a shared set. Work goes in slices: the event loop is nev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any
@@ -21,8 +21,8 @@ from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import concerns, making, may_move, scope_of
-from services.pilot.envoy.scope import ScopeResources
-from services.pilot.group import ByType, Group, SharedScope, Wake, group_key
+from services.pilot.envoy.scope import NO_NAMES, Names, ScopeResources, merged
+from services.pilot.group import ByType, Group, History, SharedScope, Wake, group_key
 from services.pilot.model.proxy import Proxy, ProxyType
 from services.pilot.push_log import Push
 from services.pilot.snapshot import Delta, MeshSnapshot
@@ -32,15 +32,16 @@ from windward.xds.bodies import Bodies
 from windward.xds.resource import CLUSTER, ENDPOINT, Origin, Resource, ResourceSet
 
 log = get_logger()
-PUSH_SLICE_S = 0.0025
+PUSH_SLICE_S = 0.004
 """How long a push may hold the event loop: meanwhile no answers are read, which others who wait for the change would pay for."""
 FEW = 8
 """Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
-NO_NAMES: Mapping[str, frozenset[str]] = {}
 
 
 class View:
     """One stream's hold on its group."""
+
+    __slots__ = ("_group", "_groups")
 
     def __init__(self, groups: Groups, group: Group) -> None:
         self._groups = groups
@@ -66,6 +67,7 @@ class Groups:
         self._linger_s = linger_s
         self._memo = Memo()
         self._bodies = Bodies()
+        self._history = History()
         self._failed: dict[str, set[str]] = {}
         self._refusals = Refusals()
         self._turns = Turns()
@@ -155,7 +157,9 @@ class Groups:
         """
         shared = self._scopes.get(scope)
         if shared is None:
-            shared = SharedScope(scope, self.options, self._memo, self.snapshot, self._bodies)
+            shared = SharedScope(
+                scope, self.options, self._memo, self.snapshot, self._bodies, self._history
+            )
             self._scopes[scope] = shared
         shared.users += 1
         try:
@@ -220,41 +224,42 @@ class Groups:
         self._memo.version = snapshot.version
         self._bodies.age(asyncio.get_running_loop().time())
         slices = Slices(PUSH_SLICE_S)
-        waking, moving, touched = _Waking(push, slices), list[Group](), set(delta.hosts)
+        waking, moving, touched = _Waking(push), list[Group](), set(delta.hosts)
         differs, only_endpoints = bool(delta), delta.only_endpoints
-        few = sorted(delta.endpoints) if only_endpoints and len(delta.endpoints) <= FEW else None
+        few = None
+        if differs and only_endpoints and len(delta.endpoints) <= FEW:
+            few = sorted(delta.endpoints)
         for shared in list(self._scopes.values()):
             if not shared.ready:
                 shared.backlog.append((snapshot, delta))
                 continue
-            names: dict[str, frozenset[str]] = {}
-            if differs:
-                if few is not None:
-                    shared.resources.exchange(snapshot, few)
-                else:
-                    await slices.run(shared.resources.advance(snapshot, delta))
+            resources, names = shared.resources, NO_NAMES
+            if few is not None:
+                resources.exchange(snapshot, few)
+                names = resources.changed
+            elif differs:
+                await slices.run(resources.advance(snapshot, delta))
+                names = resources.changed
+                touched |= resources.touched
+            if differs and (resources.failed or self._failed):
                 self._report(shared)
-                names = {url: frozenset(names) for url, names in shared.resources.changed.items()}
-                touched |= shared.resources.touched
-            shared.made, shared.snapshot = shared.resources.made, snapshot
+            shared.made, shared.snapshot = resources.made, snapshot
             for group in list(shared.groups.values()):
-                own = NO_NAMES
+                changed = names
                 if differs and not (only_endpoints and group.place not in delta.addresses):
                     if may_move(delta, group.proxy):
                         moving.append(group)
                     if concerns(delta, before, group.proxy):
-                        own = await slices.run(self._renew_own(group))
-                if (changed := self._renew(group, names, own)) is not None:
-                    await waking.wake(group, changed)
-        moves: dict[tuple[int, int], tuple[ByType, ByType, Mapping[str, frozenset[str]]]] = {}
-        for group in moving:
-            left = group.scope.made
-            if await self._move(group):
-                now = group.scope.made
-                way = (id(left), id(now))
-                if way not in moves:
-                    moves[way] = (left, now, await slices.run(_differing(left, now)))
-                await waking.wake(group, moves[way][2])
+                        changed = merged(names, await slices.run(self._renew_own(group)))
+                if not changed:
+                    group.still()
+                    continue
+                group.renew(changed)
+                for wake in waking.told(group, changed):
+                    wake()
+                    if slices.over:
+                        await slices.pause()
+        await self._move_all(moving, waking, slices)
         await slices.run(self._memo.sweep(touched))
         if delta.gateways or delta.credentials:
             self._memo.keep_used(GATEWAYS)
@@ -267,18 +272,7 @@ class Groups:
         maps = {id(made): made for made in found if made}
         self._memo.ahead.prepare(islice(maps.values(), FEW))
 
-    def _renew(
-        self, group: Group, names: Mapping[str, frozenset[str]], own: Mapping[str, frozenset[str]]
-    ) -> Mapping[str, frozenset[str]] | None:
-        """What differs for the group, in its scope (``names``) or of its own; None when nothing does."""
-        if not names and not own:
-            group.still()
-            return None
-        changed = _merged(names, own)
-        group.renew(changed)
-        return changed
-
-    def _renew_own(self, group: Group) -> Work[Mapping[str, frozenset[str]]]:
+    def _renew_own(self, group: Group) -> Work[Names]:
         """Make what is the group's own again; the names that differ."""
         own = yield from self._own(group.scope.snapshot, group.proxy, group.own)
         # At one stroke: meanwhile the time of what lingers may be up.
@@ -321,6 +315,21 @@ class Groups:
         for wake in list(group.wakes.values()):
             wake()
 
+    async def _move_all(self, groups: list[Group], waking: _Waking, slices: Slices) -> None:
+        """To the scopes that are theirs now. Many go the same way: what differs between two scopes is found once."""
+        moves: dict[tuple[int, int], tuple[ByType, ByType, Names]] = {}
+        for group in groups:
+            left = group.scope.made
+            if await self._move(group):
+                now = group.scope.made
+                way = (id(left), id(now))
+                if way not in moves:
+                    moves[way] = (left, now, await slices.run(_differing(left, now)))
+                for wake in waking.told(group, moves[way][2]):
+                    wake()
+                    if slices.over:
+                        await slices.pause()
+
     async def _move(self, group: Group) -> bool:
         """To the scope that is the group's now, if it is another one: anything may differ there."""
         left, key = group.scope, group_key(group.proxy)
@@ -340,21 +349,17 @@ class Groups:
 
 
 class _Waking:
-    """Wakes the streams of groups, in slices: each makes and sends its response before ``wake`` returns."""
+    """Whom a push wakes; each stream makes and sends its response before its ``wake`` returns."""
 
-    def __init__(self, push: Push | None, slices: Slices) -> None:
+    def __init__(self, push: Push | None) -> None:
         self.groups = 0
         self._push = push
-        self._slices = slices
 
-    async def wake(self, group: Group, changed: Mapping[str, frozenset[str]]) -> None:
+    def told(self, group: Group, changed: Names) -> list[Wake]:
         self.groups += 1
         if self._push is not None:
             self._push.tell(len(group.wakes), changed)
-        for wake in list(group.wakes.values()):
-            wake()
-            if self._slices.over:
-                await self._slices.pause()
+        return list(group.wakes.values())
 
 
 def _by_type(resources: list[Resource]) -> dict[str, dict[str, Resource]]:
@@ -379,11 +384,3 @@ def _differing(before: ByType, now: ByType) -> Work[dict[str, frozenset[str]]]:
         if names:
             found[type_url] = names
     return found
-
-
-def _merged(
-    one: Mapping[str, frozenset[str]], other: Mapping[str, frozenset[str]]
-) -> Mapping[str, frozenset[str]]:
-    if not other:
-        return one
-    return {url: one.get(url, frozenset()) | other.get(url, frozenset()) for url in {*one, *other}}

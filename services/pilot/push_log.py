@@ -43,12 +43,16 @@ class Push:
     samples_s: array[float] = field(default_factory=lambda: array("f"))
     """Commit to ACK, sorted; four bytes each, since hundreds of pushes to thousands of streams are remembered."""
     longest_s: float = field(default=0.0, init=False)
+    _told: Mapping[str, frozenset[str]] | None = field(default=None, init=False, repr=False)
     _every: int = field(default=1, init=False)
     """Of so many ACKs one is a sample."""
 
     def tell(self, proxies: int, changed: Mapping[str, frozenset[str]]) -> None:
         """So many streams are woken for these names."""
         self.proxies += proxies
+        if changed is self._told:
+            return  # as the scopes do that share a change
+        self._told = changed
         for url, names in changed.items():
             known = self.resources.setdefault(url, set())
             if not names <= known:

@@ -9,9 +9,11 @@ The law: whatever the history, the result is that of a fresh scope at the same s
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
+from typing import Final, NamedTuple
 
 from envoy.config.listener.v3 import listener_pb2
 
@@ -41,16 +43,46 @@ ONE_CONFIGURATION = 0
 """The place of the HTTP proxy's routes among those of ports."""
 
 
-Exchange = tuple[str, str, Resource | None]
-"""(type URL, name, what is there now)."""
+Names = Mapping[str, frozenset[str]]
+"""type URL -> names of resources."""
+NO_NAMES: Final[Names] = {}
 
 
-def _exchanges(before: HostPart, now: HostPart) -> tuple[Exchange, ...]:
-    known = set(map(id, before.resources))
-    come = {(item.type_url, item.name): item for item in now.resources if id(item) not in known}
-    left = {(item.type_url, item.name) for item in now.resources}
-    gone = [key for item in before.resources if (key := (item.type_url, item.name)) not in left]
-    return (*((*key, item) for key, item in come.items()), *((*key, None) for key in gone))
+class Exchange(NamedTuple):
+    """What other endpoints of a host mean for every scope that has the same of it."""
+
+    part: HostPart
+    resources: tuple[tuple[str, str, Resource | None], ...]
+    """(type URL, name, what is there now), of those that are other objects."""
+    changed: Names
+    """Those that are other bytes."""
+
+    @classmethod
+    def between(cls, before: HostPart, now: HostPart) -> Exchange:
+        old = {(item.type_url, item.name): item for item in before.resources}
+        new = {(item.type_url, item.name): item for item in now.resources}
+        swapped: list[tuple[str, str, Resource | None]] = []
+        changed: dict[str, set[str]] = {}
+        for key in (*new, *(old.keys() - new.keys())):
+            had, has = old.get(key), new.get(key)
+            if had is has:
+                continue
+            swapped.append((*key, has))
+            if had is None or has is None or had.version != has.version:
+                changed.setdefault(key[0], set()).add(key[1])
+        return cls(now, tuple(swapped), _frozen(changed))
+
+
+def merged(one: Names, other: Names) -> Names:
+    """One of them itself where the other is empty."""
+    if not other or not one:
+        return one or other
+    nobody = frozenset[str]()
+    return {url: one.get(url, nobody) | other.get(url, nobody) for url in {*one, *other}}
+
+
+def _frozen(changed: Mapping[str, AbstractSet[str]]) -> Names:
+    return {url: frozenset(names) for url, names in changed.items()}
 
 
 class PortHosts:
@@ -93,17 +125,38 @@ class PortHosts:
 class ScopeResources:
     """The resources of one scope. ``made`` is replaced, never changed: who holds it holds one moment of the mesh."""
 
+    __slots__ = (
+        "_changing",
+        "_fallback",
+        "_http",
+        "_kind",
+        "_listeners",
+        "_memo",
+        "_options",
+        "_owned",
+        "_parts",
+        "_referring",
+        "_tcp",
+        "changed",
+        "failed",
+        "made",
+        "scope",
+        "touched",
+    )
+
     def __init__(self, scope: Scope, options: Options, memo: Memo) -> None:
         self.scope = scope
         self.made: Resources = {type_url: {} for type_url in TYPES}
-        self.changed: dict[str, set[str]] = {}
-        """type URL -> names that the last ``advance`` added, changed or removed."""
+        self.changed = NO_NAMES
+        """What the last ``advance`` or ``exchange`` added, changed or removed; one object where scopes share an exchange."""
+        self._changing: dict[str, set[str]] = {}
         self.failed: dict[str, str] = {}
         """Hosts that cannot be built as they are now, and why; they are as they were before."""
         self.touched: set[str] = set()
         """Hosts that the last ``advance`` looked at."""
         self._options = options
         self._memo = memo
+        self._kind = f"{scope.shape.value} {scope.vips}"
         self._parts: dict[str, HostPart] = {}
         self._http: dict[int, PortHosts] = {}
         self._tcp: dict[int, dict[str, list[TcpListener]]] = {}
@@ -126,10 +179,11 @@ class ScopeResources:
             here, there = self.scope.namespace, base.scope.namespace
             other = (h for h in snapshot.services if differs(snapshot, h, here, there))
             yield from self._advance(snapshot, Delta(services=frozenset(other)))
-            return
-        self._put(self._fixed())
-        everything = Delta(services=frozenset(snapshot.services), checks=True)
-        yield from self._advance(snapshot, everything)
+        else:
+            self._put(self._fixed())
+            everything = Delta(services=frozenset(snapshot.services), checks=True)
+            yield from self._advance(snapshot, everything)
+        self.changed = _frozen(self._changing)
 
     def is_like(self, scope: Scope) -> bool:
         """Whether another scope may be built from this one."""
@@ -149,9 +203,10 @@ class ScopeResources:
         """Take over what changed; yields where other work may go between."""
         self._begin()
         yield from self._advance(snapshot, delta)
+        self.changed = _frozen(self._changing)
 
     def _begin(self) -> None:
-        self.changed = {}
+        self._changing = {}
         self.touched = set()
         self._owned = set()
 
@@ -160,26 +215,34 @@ class ScopeResources:
 
         Scopes that had one map of a type have one map of it still, so the work is that of the first of them.
         """
-        self._begin()
-        builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
+        parts, changed, touched = self._parts, NO_NAMES, set[str]()
         for host in hosts:
-            before = self._parts.get(host)
+            before = parts.get(host)
             if before is None:
                 continue
-            self.touched.add(host)
+            touched.add(host)
             try:
-                moved = builder.with_endpoints(host, before)
+                found = self._exchange(snapshot, host, before)
             except Exception as error:
                 self.failed[host] = f"{type(error).__name__}: {error}"
                 continue
-            if moved is not before:
-                self._parts[host] = moved
-                key = ("moved", id(before), id(moved))
-                exchanges = self._memo.once(
-                    key, (before, moved), partial(_exchanges, before, moved)
-                )
-                for exchange in exchanges:
-                    self._exchange(*exchange)
+            parts[host] = found.part
+            for type_url, name, item in found.resources:
+                self._replace_shared(type_url, name, item)
+            changed = merged(changed, found.changed)
+        self.changed, self.touched = changed, touched
+
+    def _exchange(self, snapshot: MeshSnapshot, host: str, before: HostPart) -> Exchange:
+        """Made by the first scope that has this very part of the host."""
+        key = (host, id(before), self._kind, self.scope.sees(snapshot.services[host]))
+        return self._memo.once(key, before, partial(self._exchanged, snapshot, host, before))
+
+    def _exchanged(self, snapshot: MeshSnapshot, host: str, before: HostPart) -> Exchange:
+        builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
+        made = Exchange.between(before, builder.with_endpoints(host, before))
+        # Parts differ by more than their endpoints; what changed in them is one object all the same.
+        key = ("changed", frozenset(made.changed.items()))
+        return made._replace(changed=self._memo.once(key, None, lambda: made.changed))
 
     def _advance(self, snapshot: MeshSnapshot, delta: Delta) -> Work[None]:
         builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
@@ -363,19 +426,15 @@ class ScopeResources:
             if known is item:
                 continue
             if known is None or known.version != item.version:
-                self.changed.setdefault(item.type_url, set()).add(item.name)
+                self._changing.setdefault(item.type_url, set()).add(item.name)
             # The same bytes may be of other objects: nothing to send then, but something to say of their origins.
             self._own(item.type_url)[item.name] = item
 
-    def _exchange(self, type_url: str, name: str, item: Resource | None) -> None:
+    def _replace_shared(self, type_url: str, name: str, item: Resource | None) -> None:
+        """Those that had one map of a type have one map of it again."""
         before = self.made[type_url]
-        known = before.get(name)
-        if known is item:
-            return
-        if known is None or item is None or known.version != item.version:
-            self.changed.setdefault(type_url, set()).add(name)
         key = (id(before), name, id(item))
-        after = self._memo.once(key, (before, item), lambda: self._with(before, name, item))
+        after = self._memo.once(key, (before, item), partial(self._with, before, name, item))
         self.made = {**self.made, type_url: after}
 
     def _with(
@@ -391,7 +450,7 @@ class ScopeResources:
     def _drop(self, type_url: str, dropped: Iterable[str]) -> None:
         for name in dropped:
             if name in self.made[type_url]:
-                self.changed.setdefault(type_url, set()).add(name)
+                self._changing.setdefault(type_url, set()).add(name)
                 del self._own(type_url)[name]
 
     def _own(self, type_url: str) -> dict[str, Resource]:

@@ -197,6 +197,11 @@ async def test_scopes_that_had_one_map_have_one_after_the_same_change(mesh):
     now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
     assert now[0] is now[1]
     assert now[0] is not before.layers[-1][xds.ENDPOINT], "what streams hold on to stays as it was"
+    await mesh.change(workloads=[workload(address="127.7.0.4")])
+    histories = [view.current.changes for view in (one, other)]
+    assert histories[0] is histories[1]
+    assert [change.names for change in histories[0]] == [{xds.ENDPOINT: {NAME}}] * 2
+    now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
     await mesh.change(service_entry("ratings", exportTo=["."]))
     assert "outbound|9080||ratings.shop.svc.cluster.local" in one.current.names(xds.ENDPOINT)
     assert other.current.layers[-1][xds.ENDPOINT] is now[1]
