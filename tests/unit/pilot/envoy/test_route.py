@@ -87,7 +87,7 @@ def test_timeouts_are_off_unless_asked_for():
 def test_retries_by_default():
     made = one({"route": [DEST]}).route.retry_policy
     assert (made.num_retries.value, made.retry_on) == (2, DEFAULT_RETRY_ON)
-    assert made.host_selection_retry_max_attempts == 5
+    assert made.host_selection_retry_max_attempts == 32
     (predicate,) = made.retry_host_predicate
     assert predicate.name == "envoy.retry_host_predicates.previous_hosts"
     assert predicate.typed_config.type_url.endswith("PreviousHostsPredicate")
