@@ -17,15 +17,13 @@ from envoy.config.core.v3 import health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from benchmarks.fleet.identities import Member, certificate, node, write_secret
+from benchmarks.fleet.identities import Member, certificate, node
 from benchmarks.xds.bench import Bench, split_identity
 from benchmarks.xds.load import load_objects
 from services.agent.registration import Registration
 from services.agent.settings import Settings
-from windward.identity.names import CONTROL_PLANE_DNS, PILOT_ACCOUNT, ROOT_NAMESPACE, TRUST_DOMAIN
-from windward.local.addresses import free_port
+from windward.identity.names import CONTROL_PLANE_DNS, PILOT_ACCOUNT, TRUST_DOMAIN
 from windward.local.child import Child
-from windward.local.ready import wait_http
 from windward.rpc.channel import ChannelSource
 from windward.rpc.credentials import TlsMaterial, TlsSource
 from windward.store.keys import ENDPOINT_LEASES
@@ -111,8 +109,8 @@ class LeaseMesh:
             await stack.enter_async_context(self.bench)
             services = -(-self._count // AGENTS_A_SERVICE)
             await load_objects(self.bench.store, objects(services))
-            for number in range(self._pilots):
-                await self._start_pilot(stack, number)
+            for _ in range(self._pilots):
+                await self._start_pilot(stack)
             both = certificate(self.bench.root, TRUST_DOMAIN, NAMESPACE, ACCOUNT)
             parts = dict(split_identity(both, self.bench.root.pem))
             chain, key, roots = parts.values()
@@ -132,33 +130,10 @@ class LeaseMesh:
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
 
-    async def _start_pilot(self, stack: AsyncExitStack, number: int) -> None:
-        """A Pilot with a certificate of its own, on ports that it keeps."""
-        state = self.bench.folder / f"pilot-{number}"
-        state.mkdir(mode=0o700)
-        both = certificate(
-            self.bench.root, TRUST_DOMAIN, ROOT_NAMESPACE, PILOT_ACCOUNT, (DNS_NAME,)
-        )
-        for file, content in split_identity(both, self.bench.root.pem):
-            write_secret(state / file, content)
-        mtls, metrics = free_port("127.0.0.1"), free_port("127.0.0.1")
-        flags = {
-            "--store": self.bench.etcd.url,
-            "--citadel-address": self.bench.at("citadel_tls"),
-            "--citadel-mtls-address": self.bench.at("citadel_mtls"),
-            "--trust-bundle-file": str(self.bench.roots_file),
-            "--token-file": str(self.bench.folder / "no-token"),
-            "--state-dir": str(state),
-            "--mtls-address": f"127.0.0.1:{mtls}",
-            "--metrics-address": f"127.0.0.1:{metrics}",
-            "--log-level": "info",
-        }
-        child = Child(self.bench.service("pilot", flags, name=f"pilot-{number}"))
-        await child.start()
-        stack.push_async_callback(child.stop)
-        await wait_http(child, "127.0.0.1", metrics, timeout_s=WAIT_S)
+    async def _start_pilot(self, stack: AsyncExitStack) -> None:
+        child, address = await self.bench.another_pilot(stack, {"--log-level": "info"})
         self.pilots.append(child)
-        self.addresses.append(f"127.0.0.1:{mtls}")
+        self.addresses.append(address)
 
     async def _close_channels(self) -> None:
         for shared in self._connections:

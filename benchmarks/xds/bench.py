@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from windward.store.protocol import Store
 
 ROOT_TTL_S = 86_400 * 7.0
 READY_S = 120.0
+NO_FLAGS: Mapping[str, str] = {}
 OURS = Path(__file__).resolve().parents[2]
 
 
@@ -71,6 +72,7 @@ class Bench:
         self._flags = tuple(flags)
         self._exits = AsyncExitStack()
         self._affinity = os.sched_getaffinity(0)
+        self._others = 0
         self.ports = {
             name: free_port("127.0.0.1")
             for name in (
@@ -111,7 +113,11 @@ class Bench:
         )
         self.roots_file = self.folder / "roots.pem"
         self.roots_file.write_bytes(self.root.pem)
-        state = self.folder / "pilot"
+        self._enrol_pilot("pilot")
+
+    def _enrol_pilot(self, name: str) -> None:
+        """Put a certificate where it keeps its own."""
+        state = self.folder / name
         state.mkdir(mode=0o700)
         names = (CONTROL_PLANE_DNS[PILOT_ACCOUNT],)
         both = certificate(self.root, TRUST_DOMAIN, ROOT_NAMESPACE, PILOT_ACCOUNT, names)
@@ -132,19 +138,22 @@ class Bench:
         return self.service("citadel", flags, cores=self.cores.others)
 
     def _pilot(self) -> ChildSpec:
-        flags = {
+        flags = self._flags_of_pilot("pilot")
+        return self.service("pilot", flags, checkout=self._checkout, cores=self.cores.pilot)
+
+    def _flags_of_pilot(self, name: str) -> dict[str, str]:
+        return {
             "--store": self.etcd.url,
             "--citadel-address": self.at("citadel_tls"),
             "--citadel-mtls-address": self.at("citadel_mtls"),
             "--trust-bundle-file": str(self.roots_file),
             "--token-file": str(self.folder / "no-token"),
-            "--state-dir": str(self.folder / "pilot"),
+            "--state-dir": str(self.folder / name),
             "--mtls-address": self.at("mtls"),
             "--plaintext-address": self.at("plaintext"),
             "--metrics-address": self.at("metrics"),
             "--log-level": "warning",
         }
-        return self.service("pilot", flags, checkout=self._checkout, cores=self.cores.pilot)
 
     def at(self, port: str) -> str:
         return f"127.0.0.1:{self.ports[port]}"
@@ -179,6 +188,26 @@ class Bench:
         self._exits.push_async_callback(self.pilot.stop)
         await self.pilot_ready()
         return monotonic() - began
+
+    async def another_pilot(
+        self, stack: AsyncExitStack, flags: Mapping[str, str] = NO_FLAGS
+    ) -> tuple[Child, str]:
+        """One more on the same store, with a certificate and ports of its own, until the stack unwinds; its mTLS address."""
+        self._others += 1
+        name = f"pilot-{self._others}"
+        self._enrol_pilot(name)
+        mtls, metrics = free_port("127.0.0.1"), free_port("127.0.0.1")
+        given = self._flags_of_pilot(name) | {
+            "--mtls-address": f"127.0.0.1:{mtls}",
+            "--metrics-address": f"127.0.0.1:{metrics}",
+            **flags,
+        }
+        del given["--plaintext-address"]
+        child = Child(self.service("pilot", given, name=name))
+        await child.start()
+        stack.push_async_callback(child.stop)
+        await wait_http(child, "127.0.0.1", metrics, timeout_s=READY_S)
+        return child, f"127.0.0.1:{mtls}"
 
     async def restart_pilot(self) -> None:
         """Kill Pilot; a fresh one on the same ports, ready."""

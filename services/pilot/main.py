@@ -25,6 +25,7 @@ from services.pilot.groups import Groups
 from services.pilot.housekeeping import keep_house
 from services.pilot.index import Index, Published
 from services.pilot.loop_watch import LoopWatch
+from services.pilot.pilots import Pilots, host_of
 from services.pilot.running import Running
 from services.pilot.scratch.envoy import ScratchEnvoy, find_envoy
 from services.pilot.settings import Settings
@@ -43,7 +44,7 @@ from windward.process import Lifecycle, run
 from windward.rpc import server as servers
 from windward.rpc.http import http_at
 from windward.rpc.http2.server import Http2Server
-from windward.store.open import store_at
+from windward.store.open import first_place, store_at
 from windward.store.protocol import Store
 from windward.telemetry.logging import get_logger
 from windward.xds.resource import ResourceSet
@@ -96,7 +97,9 @@ async def _serve(
     index = _index(settings, store, groups)
     discovery = DiscoveryServer(groups, ConnectedProxies(), _limits(settings))
     judge = _judge(settings, groups, index, discovery)
-    pilot = Running(settings, store, siblings, index, discovery, judge)
+    host = await host_of(settings.mtls_address, first_place(settings.store))
+    address = settings.advertise_address or f"{host}:{settings.mtls_address.rpartition(':')[2]}"
+    pilot = Running(settings, store, siblings, index, discovery, judge, address)
     keeper = CertificateKeeper(control_plane_enrolment(settings, PILOT_ACCOUNT))
     async with http_at(
         settings.metrics_address,
@@ -126,6 +129,10 @@ async def _serve(
             await beside.start()
             await servers.set_serving(health, SERVICES)
             lifecycle.listening(**ports, metrics=metrics_port)
+            reached = settings.advertise_address or f"{host}:{ports['mtls']}"
+            others = Pilots(store, reached, keeper.source, listed=siblings.number == 0)
+            siblings.pilots = others.channels
+            tasks.append(group.create_task(others.run()))
             log.info("pilot.listening", mtls=settings.mtls_address)
             pilot.waiting = ""
             await lifecycle.stopping.wait()
@@ -134,6 +141,7 @@ async def _serve(
             await asyncio.gather(server.stop(DRAIN_S), beside.stop(0))
             for task in tasks:
                 task.cancel()
+            await others.leave()
 
 
 def _index(settings: Settings, store: Store, groups: Groups) -> Index:

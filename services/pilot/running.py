@@ -43,7 +43,9 @@ class Running:
         index: Index,
         discovery: DiscoveryServer,
         judge: Judge,
+        address: str,
     ) -> None:
+        """``address``: where it is reached, as people and other Pilots are told."""
         self._settings = settings
         self._store = store
         self._siblings = siblings
@@ -51,7 +53,7 @@ class Running:
         self._access = Access(settings.trust_domain)
         self._progress = Progress(index.pushes, judge)
         self._connected = discovery.connected
-        self._name = settings.mtls_address + (f"#{siblings.number}" if settings.worker else "")
+        self._name = address + (f"#{siblings.number}" if settings.worker else "")
         observed = Observed(
             self._name,
             lambda: index.snapshot,
@@ -101,6 +103,7 @@ class Running:
             self._access,
             partial(generate_latest, metrics.REGISTRY),
             str(self._siblings.number),
+            self._siblings.reader(self._own, alone=True),
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, made)
         registry = RegistryService(self._store, self._access, self._settings.endpoint_ttl)

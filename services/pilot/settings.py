@@ -19,6 +19,13 @@ class Settings(EnrolledSettings, frozen=True, kw_only=True):
         str, Meta(description="xDS without TLS, loopback only; empty: not served")
     ] = ""
     mtls_address: Annotated[str, Meta(description="xDS and APIs, mTLS")] = "0.0.0.0:15012"
+    advertise_address: Annotated[
+        str,
+        Meta(
+            description="host:port at which the mesh's other Pilots reach --mtls-address, to ask what only this one knows; "
+            "empty: that address, with this machine's own toward the store for 0.0.0.0"
+        ),
+    ] = ""
     tls_address: Annotated[
         str, Meta(description="xDS and APIs for callers with a token; empty: not served")
     ] = ""

@@ -1,16 +1,19 @@
-"""The other workers of this Pilot: what each says of itself, joined to what this one says.
+"""The other workers of this Pilot, and the other Pilots of the mesh: what each says of itself, joined to what this one says.
 
     FOLDER/0.sock, 1.sock ... each worker's ConfigService and AdminService, for whoever may enter the folder (0700)
+    the other Pilots' mTLS ports (pilots.py), which answer for themselves and their workers
 
-A worker that does not answer in time is left out: it is being started again, and its proxies are on their way to others.
+A worker that does not answer in time is left out: it is being started again, and its proxies are on their way to others. A
+Pilot that does not is named to whoever asks.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -30,6 +33,24 @@ T = TypeVar("T")
 EVERYBODYS = frozenset({"sync", "connections", "scopes", "events", "refusals", "status"})
 """Views that differ from worker to worker; the others are of the mesh, which all have the same."""
 LIMIT_BYTES = 64 * 1024 * 1024
+ALONE: Final = "windward-alone"
+"""Metadata of a question from another worker or Pilot: who has it answers without asking other Pilots."""
+How = tuple[tuple[str, str], ...]
+"""Metadata."""
+
+
+def asked_alone(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+    """Whether a Pilot asks, which asks the others itself."""
+    return any(key == ALONE for key, _ in context.invocation_metadata() or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Generic[T]):
+    """What others say."""
+
+    found: list[T]
+    unanswered: tuple[str, ...] = ()
+    """Addresses of Pilots that do not."""
 
 
 class Siblings:
@@ -39,6 +60,8 @@ class Siblings:
         self._folder = folder
         self.number = number
         self._channels: dict[Path, grpc.aio.Channel] = {}
+        self.pilots: Callable[[], Mapping[str, grpc.aio.Channel]] = dict
+        """Address -> channel, of the other Pilots of the mesh."""
 
     @classmethod
     def beside(cls, worker: str) -> Siblings:
@@ -56,7 +79,12 @@ class Siblings:
         Path(self.address.removeprefix("unix:")).unlink(missing_ok=True)
         return self.address
 
-    def _others(self) -> list[grpc.aio.Channel]:
+    def _everybody(self, *, alone: bool) -> list[tuple[str, grpc.aio.Channel]]:
+        """(address, channel) of all others; workers, which are nobody's business, without an address."""
+        workers = [("", channel) for channel in self._workers()]
+        return workers if alone else [*workers, *self.pilots().items()]
+
+    def _workers(self) -> list[grpc.aio.Channel]:
         if self._folder is None:
             return []
         found = []
@@ -73,27 +101,35 @@ class Siblings:
             await channel.close()
 
     async def ask_config(
-        self, question: Callable[[config_pb2_grpc.ConfigServiceAsyncStub], Awaitable[T]]
-    ) -> list[T]:
-        """The answers of those who have one."""
-        stubs: list[Any] = [config_pb2_grpc.ConfigServiceStub(item) for item in self._others()]
-        return await _answers([question(stub) for stub in stubs])
+        self,
+        question: Callable[[config_pb2_grpc.ConfigServiceAsyncStub, How], Awaitable[T]],
+        *,
+        alone: bool = False,
+    ) -> Answers[T]:
+        """The answers of those who have one. ``alone``: of workers only. The question goes with the metadata that it is given."""
+
+        def ask(channel: grpc.aio.Channel) -> Awaitable[T]:
+            stub: Any = config_pb2_grpc.ConfigServiceStub(channel)
+            return question(stub, ((ALONE, "1"),))
+
+        others = self._everybody(alone=alone)
+        return await _answers([(address, ask(channel)) for address, channel in others])
 
     async def metrics(self, own: bytes) -> bytes:
         """Everybody's metrics, each with whose it is in the label ``worker``."""
-        stubs: list[Any] = [admin_pb2_grpc.AdminServiceStub(item) for item in self._others()]
         if self._folder is None:
             return own
 
-        async def text(stub: Any) -> tuple[str, bytes]:
+        async def text(channel: grpc.aio.Channel) -> tuple[str, bytes]:
+            stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
             made = await stub.Metrics(admin_pb2.MetricsRequest(), timeout=DEADLINE_S)
             return made.worker, made.text
 
-        answers = await _answers([text(stub) for stub in stubs])
-        return joined([(str(self.number), own), *answers])
+        answers = await _answers([("", text(channel)) for channel in self._workers()])
+        return joined([(str(self.number), own), *answers.found])
 
-    def reader(self, own: Reader) -> Reader:
-        """Views of all: one's own rows first."""
+    def reader(self, own: Reader, *, alone: bool = False) -> Reader:
+        """Views of all: one's own rows first. ``alone``: of all workers."""
 
         async def read(view: str, query: Mapping[str, str], limit: int) -> AsyncGenerator[Chunk]:
             left = limit or DEFAULT_ROWS
@@ -106,14 +142,14 @@ class Siblings:
             except RefusedError as error:
                 if view != "config" or error.code is not grpc.StatusCode.NOT_FOUND:
                     raise
-                found = await self._rows(view, query, left)
+                found = await self._rows(view, query, left, alone=alone)
                 if not any(part.rows for part in found):
                     raise
                 for part in found:
                     yield part
                 return
             if view in EVERYBODYS:
-                for part in await self._rows(view, query, left):
+                for part in await self._rows(view, query, left, alone=alone):
                     if len(part.rows) > left:
                         yield Chunk(part.rows[:left], truncated=True)
                         return
@@ -122,33 +158,40 @@ class Siblings:
 
         return read
 
-    async def _rows(self, view: str, query: Mapping[str, str], limit: int) -> list[Chunk]:
+    async def _rows(
+        self, view: str, query: Mapping[str, str], limit: int, *, alone: bool
+    ) -> list[Chunk]:
         """What the others have, one chunk each."""
         request = admin_pb2.ReadRequest(view=view, query=query, limit=max(limit, 1))
 
-        async def ask(stub: Any) -> Chunk:
+        async def ask(channel: grpc.aio.Channel) -> Chunk:
+            stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
             rows: list[bytes] = []
             truncated = False
-            async for part in stub.Read(request, timeout=DEADLINE_S):
+            async for part in stub.Read(request, timeout=DEADLINE_S, metadata=((ALONE, "1"),)):
                 rows += part.rows
                 truncated |= part.truncated
             return Chunk(tuple(rows), truncated)
 
-        stubs = [admin_pb2_grpc.AdminServiceStub(item) for item in self._others()]
-        return await _answers([ask(stub) for stub in stubs])
+        others = self._everybody(alone=alone)
+        answers = await _answers([(address, ask(channel)) for address, channel in others])
+        return answers.found
 
 
-async def _answers(questions: list[Any]) -> list[Any]:
-    found = []
-    for answer in await asyncio.gather(*questions, return_exceptions=True):
+async def _answers(questions: list[tuple[str, Awaitable[T]]]) -> Answers[T]:
+    found: list[T] = []
+    unanswered: list[str] = []
+    given = await asyncio.gather(*(asked for _, asked in questions), return_exceptions=True)
+    for (address, _), answer in zip(questions, given, strict=True):
         if isinstance(answer, grpc.aio.AioRpcError):
             if answer.code() is not grpc.StatusCode.NOT_FOUND:
-                log.info("workers.unanswered", reason=answer.details())
+                log.info("pilot.unanswered", pilot=address or "a worker", reason=answer.details())
+                unanswered += [address] if address else []
         elif isinstance(answer, BaseException):
             raise answer
         else:
             found.append(answer)
-    return found
+    return Answers(found, tuple(unanswered))
 
 
 def joined(texts: list[tuple[str, bytes]]) -> bytes:
@@ -172,7 +215,7 @@ def joined(texts: list[tuple[str, bytes]]) -> bytes:
 def summed(
     status: config_pb2.ObjectStatus, others: list[config_pb2.ObjectStatus]
 ) -> config_pb2.ObjectStatus:
-    """An object's status at all workers: counts are added, times are the slowest worker's."""
+    """An object's status at all of them: counts are added, times are the slowest one's."""
     for other in others:
         status.proxies += other.proxies
         status.acked += other.acked

@@ -75,12 +75,12 @@ class Streams:
 class Asking:
     """An administrator, who reaches whichever worker the kernel says."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, address: str = "") -> None:
         both = certificate(bench.root, TRUST_DOMAIN, ROOT_NAMESPACE, ADMIN_ACCOUNT)
         chain, key, roots = dict(split_identity(both, bench.root.pem)).values()
         source = TlsSource(TlsMaterial(chain_pem=chain, key_pem=key, roots_pem=roots))
-        self._bench = bench
-        self._channels = ChannelSource([bench.at("mtls")], server_name=DNS_NAME, source=source)
+        address = address or bench.at("mtls")
+        self._channels = ChannelSource([address], server_name=DNS_NAME, source=source)
 
     async def close(self) -> None:
         await self._channels.close()
@@ -165,6 +165,30 @@ async def test_workers_share_streams_answer_for_one_another_and_come_back():
                     await asyncio.sleep(0.05)
             await asking.until(everybody)
             assert workers(bench)[1 - number] == before[1 - number]
+        streams.end()
+
+
+async def test_pilots_answer_for_one_another_and_for_their_workers():
+    async with (
+        running() as (bench, asking),
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as group,
+    ):
+        streams = Streams(bench, group)
+        _, address = await bench.another_pilot(stack)
+        other = Asking(bench, address)
+        stack.push_async_callback(other.close)
+        for who in (asking, other):
+            await who.until(everybody)
+            async with asyncio.timeout(WAIT_S):
+                while len(found := await who.read("status")) < 4:
+                    await asyncio.sleep(0.05)
+            pilots = [row["pilot"] for row in found]
+            assert sorted(pilots) == sorted(
+                f"{of}#{number}" for of in (bench.at("mtls"), address) for number in (0, 1)
+            )
+            assert sum(row["proxies"] for row in found) == STREAMS
+        assert await other.config("web-3") > 3
         streams.end()
 
 

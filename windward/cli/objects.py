@@ -13,7 +13,7 @@ from windward.cli import files, kinds
 from windward.cli.connect import CHANGE_DEADLINE_S, DEADLINE_S, pilot
 from windward.cli.failures import UserError
 from windward.cli.findings import Row, errors, show
-from windward.cli.output import print_data, print_table, say
+from windward.cli.output import print_data, print_table, say, say_unanswered
 from windward.cli.validation import document_rows
 from windward.config.document import parse_documents
 from windward.config.registry import KINDS
@@ -109,6 +109,7 @@ def describe(kind: str, name: str, namespace: str | None, output: str, context: 
     with pilot(context) as stub:
         item = _get_one(stub, kind, name, namespace)
         status = stub.GetObjectStatus(config_pb2.GetRequest(ref=item.ref), timeout=DEADLINE_S)
+    say_unanswered(status.unanswered)
     data = object_data(item)
     state = {
         "proxies": status.proxies,

@@ -32,3 +32,9 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 def say(line: str) -> None:
     sys.stderr.write(line + "\n")
+
+
+def say_unanswered(pilots: Iterable[str]) -> None:
+    """Whose proxies an answer leaves out."""
+    for pilot in pilots:
+        say(f"Pilot {pilot} does not answer: its proxies are missing here")

@@ -10,7 +10,7 @@ from windward.api.config.v1 import config_pb2
 from windward.cli.connect import DEADLINE_S, pilot
 from windward.cli.debug import read
 from windward.cli.failures import UserError
-from windward.cli.output import print_data, print_table, say
+from windward.cli.output import print_data, print_table, say, say_unanswered
 from windward.xds import resource as xds
 
 COLUMNS: Final = (
@@ -56,8 +56,9 @@ MODULES: Final = (
 
 def status(output: str, context: str | None) -> None:
     with pilot(context) as stub:
-        found = stub.ListProxies(config_pb2.ListProxiesRequest(), timeout=DEADLINE_S).proxies
-    proxies = sorted(found, key=lambda proxy: str(proxy.id))
+        found = stub.ListProxies(config_pb2.ListProxiesRequest(), timeout=DEADLINE_S)
+    proxies = sorted(found.proxies, key=lambda proxy: str(proxy.id))
+    say_unanswered(found.unanswered)
     if output != "table":
         print_data([_status_data(proxy) for proxy in proxies], output)
         return

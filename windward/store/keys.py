@@ -21,6 +21,8 @@ REGISTRATIONS_MARK: Final = REGISTRATIONS + ".mark"
 ENDPOINTS: Final = ROOT + "endpoints/"
 ENDPOINT_LEASES: Final = ROOT + "endpoint-leases/"
 CA: Final = ROOT + "ca/"
+PILOTS: Final = ROOT + "pilots/"
+"""Where Pilots can be asked, each on a lease of its own; the address is the key."""
 
 
 def config_key(group: str, kind: str, namespace: str, name: str) -> str:
@@ -36,6 +38,10 @@ def history_key(
 
 def staging_key(change: str, number: int) -> str:
     return f"{STAGING}{change}/{number:06d}"
+
+
+def pilot_key(address: str) -> str:
+    return PILOTS + address
 
 
 def endpoint_key(namespace: str, name: str) -> str:

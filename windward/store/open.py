@@ -39,6 +39,15 @@ def open_store(url: str) -> Store:
     return EtcdStore(hosts.split(","), tls=tls, user=user, password=password)
 
 
+def first_place(url: str) -> tuple[str, int] | None:
+    """Host and port of a store's first endpoint; None for one in memory. For a URL that ``open_store`` takes."""
+    hosts = urlsplit(url).netloc.rpartition("@")[2]
+    if not hosts:
+        return None
+    host, _, port = hosts.split(",")[0].rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 @asynccontextmanager
 async def store_at(url: str) -> AsyncIterator[Store]:
     """A service's store while the block lasts. Raises FatalError for a ``--store`` that is none."""

@@ -9,6 +9,7 @@ import grpc
 
 from services.pilot.admin.views import Reader
 from services.pilot.api.access import Access, Everybody
+from services.pilot.siblings import asked_alone
 from windward.api.admin.v1 import admin_pb2, admin_pb2_grpc
 
 
@@ -19,8 +20,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         access: Access | Everybody,
         metrics: Callable[[], bytes],
         worker: str = "",
+        alone: Reader | None = None,
     ) -> None:
+        """``alone``: what another Pilot reads, which asks all others itself."""
         self._reader = reader
+        self._alone = alone or reader
         self._access = access
         self._metrics = metrics
         self._worker = worker
@@ -29,7 +33,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ReadRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[admin_pb2.ReadResponse, None]:
         self._access.reader(context)
-        async for chunk in self._reader(request.view, dict(request.query), request.limit):
+        read = self._alone if asked_alone(context) else self._reader
+        async for chunk in read(request.view, dict(request.query), request.limit):
             yield admin_pb2.ReadResponse(rows=chunk.rows, truncated=chunk.truncated)
 
     async def Metrics(  # noqa: N802  the wire's name

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.pilot.api.access import Access, Everybody
 from services.pilot.api.progress import Progress
 from services.pilot.credentials.credential import redacted
-from services.pilot.siblings import DEADLINE_S, Siblings, summed
+from services.pilot.siblings import DEADLINE_S, Siblings, asked_alone, summed
 from services.pilot.xds.connected import Connected, ConnectedProxies
 from services.pilot.xds.requests import AnyStream
 from windward.api.config.v1 import config_pb2, config_pb2_grpc
@@ -164,12 +164,14 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ListProxiesResponse:
         self._access.reader(context)
+        request = config_pb2.ListProxiesRequest()
         others = await self._siblings.ask_config(
-            lambda stub: stub.ListProxies(config_pb2.ListProxiesRequest(), timeout=DEADLINE_S)
+            lambda stub, how: stub.ListProxies(request, timeout=DEADLINE_S, metadata=how),
+            alone=asked_alone(context),
         )
         proxies = await in_slices(self._statuses())
-        proxies += [proxy for answer in others for proxy in answer.proxies]
-        return config_pb2.ListProxiesResponse(proxies=proxies)
+        proxies += [proxy for answer in others.found for proxy in answer.proxies]
+        return config_pb2.ListProxiesResponse(proxies=proxies, unanswered=others.unanswered)
 
     def _statuses(self) -> Work[list[config_pb2.ProxyStatus]]:
         made = []
@@ -207,10 +209,11 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         found = self._connected.find(request.proxy)
         if not found:
             others = await self._siblings.ask_config(
-                lambda stub: stub.GetProxyConfig(request, timeout=DEADLINE_S)
+                lambda stub, how: stub.GetProxyConfig(request, timeout=DEADLINE_S, metadata=how),
+                alone=asked_alone(context),
             )
-            if others:
-                return others[0]
+            if others.found:
+                return others.found[0]
             raise not_found(
                 f"no proxy {request.proxy!r} is connected here; see `windward proxy status`"
             )
@@ -250,9 +253,11 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         if self._progress is not None:
             self._progress.add_to(status, key)
         others = await self._siblings.ask_config(
-            lambda stub: stub.GetObjectStatus(request, timeout=DEADLINE_S)
+            lambda stub, how: stub.GetObjectStatus(request, timeout=DEADLINE_S, metadata=how),
+            alone=asked_alone(context),
         )
-        return summed(status, others)
+        status.unanswered.extend(others.unanswered)
+        return summed(status, others.found)
 
 
 class Users:

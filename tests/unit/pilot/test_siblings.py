@@ -42,7 +42,7 @@ async def test_a_pilot_alone_has_no_label_and_asks_nobody():
     alone = Siblings.beside("")
     assert alone.address == ""
     assert await alone.metrics(b"things 1.0\n") == b"things 1.0\n"
-    assert await alone.ask_config(lambda _: pytest.fail("nobody is there")) == []
+    assert (await alone.ask_config(lambda *_: pytest.fail("nobody is there"))).found == []
     assert Siblings.beside("/run/x:3").address == "unix:/run/x/3.sock"
 
 
@@ -69,7 +69,8 @@ class Beside(Siblings):
         super().__init__()
         self._given = Chunk(rows)
 
-    async def _rows(self, *_: Any) -> list[Chunk]:
+    async def _rows(self, *_: Any, **how: Any) -> list[Chunk]:
+        assert how == {"alone": False}
         return [self._given]
 
 

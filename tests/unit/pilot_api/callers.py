@@ -24,6 +24,9 @@ class Caller:
     def auth_context(self) -> dict[str, list[bytes]]:
         return {"peer_spiffe_id": [self._identity.encode()]} if self._identity else {}
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
 
 def an_object(kind: str, name: str, spec: dict[str, Any], namespace: str = "") -> dict[str, Any]:
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
