@@ -164,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
         ("--minutes", 30, "agent-outage, bars: how long the control plane stays dead"),
         ("--ttl", 240, "agent-outage: lifetime of certificates in seconds"),
         ("--restarts", 3, "agent-outage: of each kind"),
+        ("--workers", 0, "xds: Pilot's processes; then it has all cores, as everybody"),
         ("--runs", 1, "how often; the figures are medians"),
     )
     for flag, default, text in numbers:
@@ -203,6 +204,7 @@ def wish(options: argparse.Namespace) -> Wish:
         changes=options.changes,
         rate=options.rate,
         seconds=options.seconds,
+        pilot_flags=("--workers", str(options.workers)) if options.workers else (),
     )
 
 

@@ -1,7 +1,7 @@
 """The servers under measurement: a real etcd, a real Citadel, a real Pilot, in a folder of the run.
 
 store -> root, made by Citadel's own code -> citadel takes it -> pilot finds its certificate where it keeps it
-pilot on the first core, everything else on the others, where there are two
+pilot on the first core, everything else on the others, where there are two; with workers, all of it on all of them
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Bench:
     pilot: Child
 
     def __init__(self, *, checkout: Path = OURS, flags: Sequence[str] = ()) -> None:
-        self.cores = Cores.of_machine()
+        self.cores = Cores() if "--workers" in flags else Cores.of_machine()
         self._checkout = checkout
         self._flags = tuple(flags)
         self._exits = AsyncExitStack()
