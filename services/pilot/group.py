@@ -49,20 +49,21 @@ class History:
     """How sets came about, of all scopes: those that change alike share one tuple of it."""
 
     def __init__(self) -> None:
-        self._of: tuple[int, tuple[Changes, ...], Names] | None = None
+        self._version = -1
+        self._before: tuple[Changes, ...] = ()
+        self._names: Names = {}
         self._made: tuple[Changes, ...] = ()
 
     def after(self, before: ResourceSet, names: Names) -> tuple[Changes, ...]:
         """The history of a set that differs from the one before in these names."""
-        of = self._of
+        known = before.changes
         if (
-            of is None
-            or of[2] is not names
-            or of[1] is not before.changes
-            or of[0] != before.version
+            self._version != before.version
+            or not (self._names is names or self._names == names)
+            or not (self._before is known or self._before == known)
         ):
-            self._of = (before.version, before.changes, names)
-            self._made = (Changes(before.version, names), *before.changes[: REMEMBERED - 1])
+            self._version, self._before, self._names = before.version, known, names
+            self._made = (Changes(before.version, names), *known[: REMEMBERED - 1])
         return self._made
 
 

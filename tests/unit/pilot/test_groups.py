@@ -197,14 +197,27 @@ async def test_scopes_that_had_one_map_have_one_after_the_same_change(mesh):
     now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
     assert now[0] is now[1]
     assert now[0] is not before.layers[-1][xds.ENDPOINT], "what streams hold on to stays as it was"
-    await mesh.change(workloads=[workload(address="127.7.0.4")])
-    histories = [view.current.changes for view in (one, other)]
-    assert histories[0] is histories[1]
-    assert [change.names for change in histories[0]] == [{xds.ENDPOINT: {NAME}}] * 2
-    now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
     await mesh.change(service_entry("ratings", exportTo=["."]))
     assert "outbound|9080||ratings.shop.svc.cluster.local" in one.current.names(xds.ENDPOINT)
     assert other.current.layers[-1][xds.ENDPOINT] is now[1]
+
+
+async def test_sets_that_changed_alike_share_their_history(mesh):
+    await mesh.change(service_entry(), workloads=[workload()])
+    views = await mesh.watch(sidecar()), await mesh.watch(sidecar(namespace="other"))
+    for number, changes in enumerate(
+        (
+            {"workloads": [workload(address="127.7.0.3")]},
+            # What each scope finds out for itself is the same in most of them.
+            {"objects": [service_entry("details"), service_entry("ratings")]},
+            {"workloads": [workload(address="127.7.0.4")]},
+        ),
+        1,
+    ):
+        await mesh.change(*changes.pop("objects", ()), **changes)
+        histories = [view.current.changes for view in views]
+        assert histories[0] is histories[1]
+        assert len(histories[0]) == number
 
 
 async def test_maps_that_were_copied_ahead_of_time_are_in_force_only_with_what_changed(mesh):
