@@ -31,6 +31,7 @@ from tests.unit.xds.worlds import (
     body_of,
 )
 from windward.rpc.errors import RefusedError
+from windward.slices import at_once
 from windward.xds import core, delta, knowledge, sotw, subscription
 from windward.xds.delta import MOST_PENDING
 from windward.xds.resource import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, ResourceSet
@@ -94,7 +95,7 @@ class Talk:
 
     def take(self, raw: bytes) -> None:
         """RefusedError ends the stream."""
-        event = self._variant.of(self._variant.parse(raw))
+        event = self._variant.of(at_once(self._variant.parsing(raw)))
         if isinstance(event, DeltaRequest) and event.type_url not in self.stream.types:
             self.brought[event.type_url] = len(event.initial_versions)
         self.stream.request(event, 0.0)

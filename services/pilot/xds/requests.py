@@ -13,6 +13,7 @@ from typing import Any, Final
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
+from services.pilot.xds.long import taking_apart
 from windward.rpc.errors import invalid
 from windward.slices import Work, at_once
 from windward.xds.knowledge import BLOCK, blocks
@@ -57,10 +58,10 @@ class Variant:
     only: str = ""
     """The type of a service that has one; empty: any."""
 
-    def parse(self, raw: bytes) -> Any:
-        """The request; RefusedError for garbage."""
+    def parsing(self, raw: bytes) -> Work[Any]:
+        """The request, in steps; RefusedError for garbage."""
         try:
-            return self.message.FromString(raw)
+            return (yield from taking_apart(self.message, raw))
         except DecodeError as error:
             raise invalid("the request is not a discovery request") from error
 

@@ -161,7 +161,7 @@ class DiscoveryServer:
             first = await self._first(call)
             if first is None:
                 return
-            request = variant.parse(first)
+            request = await in_slices(variant.parsing(first))
             proxy, version = self._proxy(request.node, call)
             view = await self._source.attach(proxy, waker.wake)
             try:

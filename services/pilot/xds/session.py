@@ -174,7 +174,7 @@ class Session:
         self._take_on()
 
     def _taking_in(self, raw: bytes) -> Work[None]:
-        request = self._variant.parse(raw)
+        request = yield from self._variant.parsing(raw)
         yield
         yield from self.taking_in(request)
 

@@ -205,19 +205,19 @@ async def test_scopes_that_had_one_map_have_one_after_the_same_change(mesh):
 async def test_sets_that_changed_alike_share_their_history(mesh):
     await mesh.change(service_entry(), workloads=[workload()])
     views = await mesh.watch(sidecar()), await mesh.watch(sidecar(namespace="other"))
-    for number, changes in enumerate(
-        (
-            {"workloads": [workload(address="127.7.0.3")]},
-            # What each scope finds out for itself is the same in most of them.
-            {"objects": [service_entry("details"), service_entry("ratings")]},
-            {"workloads": [workload(address="127.7.0.4")]},
-        ),
-        1,
-    ):
-        await mesh.change(*changes.pop("objects", ()), **changes)
-        histories = [view.current.changes for view in views]
-        assert histories[0] is histories[1]
-        assert len(histories[0]) == number
+
+    def check(length: int) -> None:
+        one, other = (view.current.changes for view in views)
+        assert one is other
+        assert len(one) == length
+
+    await mesh.change(workloads=[workload(address="127.7.0.3")])
+    check(1)
+    # What each scope finds out for itself is the same in most of them.
+    await mesh.change(service_entry("details"), service_entry("ratings"))
+    check(2)
+    await mesh.change(workloads=[workload(address="127.7.0.4")])
+    check(3)
 
 
 async def test_maps_that_were_copied_ahead_of_time_are_in_force_only_with_what_changed(mesh):
