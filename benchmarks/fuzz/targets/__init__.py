@@ -10,6 +10,7 @@ from benchmarks.fuzz.target import Target
 TARGETS: Final = {
     "ads-delta": "streams:AdsDelta",
     "ads-sotw": "streams:AdsSotw",
+    "long-requests": "long:LongRequests",
     "config": "config:Config",
     "node": "node:Node",
     "envelopes": "envelopes:Envelopes",

@@ -41,9 +41,12 @@ class Apart:
         return getattr(self._rest, name) if own is None else own
 
 
-def taking_apart(message: Any, raw: bytes) -> Work[Any]:
-    """The request that ``message.FromString`` makes of the bytes, or one that reads the same. Raises what it raises."""
-    if len(raw) <= LONG:
+def taking_apart(message: Any, raw: bytes, long: int = LONG) -> Work[Any]:
+    """The request that ``message.FromString`` makes of the bytes, or one that reads the same. Raises what it raises.
+
+    ``long``: bytes up to which protobuf reads it alone.
+    """
+    if len(raw) <= long:
         return message.FromString(raw)
     lists: dict[str, list[str]] = {}
     maps: dict[str, dict[str, str]] = {}

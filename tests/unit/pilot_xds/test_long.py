@@ -10,8 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.pilot.xds import long as module
-from services.pilot.xds.long import FIELDS_A_STEP, LONG, Apart, taking_apart
+from services.pilot.xds.long import FIELDS_A_STEP, Apart, taking_apart
 from services.pilot.xds.requests import delta, sotw
 from windward.rpc.errors import RefusedError
 from windward.slices import at_once
@@ -33,11 +32,6 @@ WORLDS = st.fixed_dictionaries({**COMMON, "version_info": TEXT, "resource_names"
 NODE = st.binary(max_size=40)
 
 
-@pytest.fixture(autouse=True)
-def every_request_is_long(monkeypatch):
-    monkeypatch.setattr(module, "LONG", 0)
-
-
 def whole(message: Any, raw: bytes) -> Any:
     """What protobuf says: the fields that streams read; None for no message."""
     try:
@@ -48,7 +42,7 @@ def whole(message: Any, raw: bytes) -> Any:
 
 def in_steps(message: Any, raw: bytes) -> Any:
     try:
-        return told(at_once(taking_apart(message, raw)), message)
+        return told(at_once(taking_apart(message, raw, 0)), message)
     except DecodeError:
         return None
 
@@ -129,10 +123,10 @@ def test_thousands_are_read_in_steps():
     assert steps >= 2 * len(names) // FIELDS_A_STEP - 1
 
 
-def test_short_ones_protobuf_reads_itself(monkeypatch):
-    monkeypatch.setattr(module, "LONG", LONG)
+def test_short_ones_protobuf_reads_itself():
     raw = DELTA(type_url=CLUSTER, resource_names_subscribe=["a"]).SerializeToString()
     assert not isinstance(at_once(taking_apart(DELTA, raw)), Apart)
+    assert isinstance(at_once(taking_apart(DELTA, raw, 0)), Apart)
 
 
 def test_streams_are_told_the_same():
