@@ -12,11 +12,12 @@ from operator import is_
 
 from msgspec.structs import replace
 
+from services.pilot.envoy.exchange import Names
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import place_of
-from services.pilot.envoy.scope import Names, ScopeResources
+from services.pilot.envoy.scope import ScopeResources
 from services.pilot.model.proxy import Proxy
 from services.pilot.snapshot import Delta, MeshSnapshot
 from windward.xds.bodies import Bodies

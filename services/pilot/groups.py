@@ -15,13 +15,14 @@ from itertools import islice
 from typing import Any
 
 from services.pilot.credentials.refusals import Refusals
+from services.pilot.envoy.exchange import NO_NAMES, Names, merged
 from services.pilot.envoy.gateway import refused
 from services.pilot.envoy.gateway_routes import GATEWAYS
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import Scope
 from services.pilot.envoy.own import concerns, making, may_move, scope_of
-from services.pilot.envoy.scope import NO_NAMES, Names, ScopeResources, merged
+from services.pilot.envoy.scope import ScopeResources
 from services.pilot.group import ByType, Group, History, SharedScope, Wake, group_key
 from services.pilot.model.proxy import Proxy, ProxyType
 from services.pilot.push_log import Push
@@ -34,8 +35,10 @@ from windward.xds.resource import CLUSTER, ENDPOINT, Origin, Resource, ResourceS
 log = get_logger()
 PUSH_SLICE_S = 0.004
 """How long a push may hold the event loop: meanwhile no answers are read, which others who wait for the change would pay for."""
-FEW = 8
-"""Hosts whose endpoints change at once, up to which scopes exchange them in shared maps instead of each in its own."""
+FEW = 64
+"""Hosts whose endpoints change at once, up to which scopes exchange them without giving way."""
+AHEAD = 8
+"""Maps that are copied before somebody changes them."""
 
 
 class View:
@@ -200,7 +203,7 @@ class Groups:
         for shared in self._scopes.values():
             if shared.ready and shared.snapshot is wanted.snapshot:
                 resources = shared.resources
-                if resources.made is shared.made and resources.is_like(wanted.resources.scope):
+                if not resources.moving and resources.is_like(wanted.resources.scope):
                     return resources
         return None
 
@@ -270,7 +273,7 @@ class Groups:
         """In a quiet moment, so that the next change of endpoints finds copies of the maps that it exchanges something in."""
         found = (shared.made.get(ENDPOINT) for shared in self._scopes.values())
         maps = {id(made): made for made in found if made}
-        self._memo.ahead.prepare(islice(maps.values(), FEW))
+        self._memo.ahead.prepare(islice(maps.values(), AHEAD))
 
     def _renew_own(self, group: Group) -> Work[Names]:
         """Make what is the group's own again; the names that differ."""

@@ -9,16 +9,15 @@ The law: whatever the history, the result is that of a fresh scope at the same s
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple
 
 from envoy.config.listener.v3 import listener_pb2
 
 from services.pilot.envoy import cluster, listener, mixer, names, virtual_host
 from services.pilot.envoy.common import resource
+from services.pilot.envoy.exchange import NO_NAMES, Exchange, frozen, key_of, swapped
 from services.pilot.envoy.memo import Memo
 from services.pilot.envoy.options import Options
 from services.pilot.envoy.outbound import (
@@ -41,48 +40,6 @@ Resources = dict[str, dict[str, Resource]]
 TYPES = (xds.CLUSTER, xds.ENDPOINT, xds.LISTENER, xds.ROUTE, xds.EXTENSION, xds.NAME_TABLE)
 ONE_CONFIGURATION = 0
 """The place of the HTTP proxy's routes among those of ports."""
-
-
-Names = Mapping[str, frozenset[str]]
-"""type URL -> names of resources."""
-NO_NAMES: Final[Names] = {}
-
-
-class Exchange(NamedTuple):
-    """What other endpoints of a host mean for every scope that has the same of it."""
-
-    part: HostPart
-    resources: tuple[tuple[str, str, Resource | None], ...]
-    """(type URL, name, what is there now), of those that are other objects."""
-    changed: Names
-    """Those that are other bytes."""
-
-    @classmethod
-    def between(cls, before: HostPart, now: HostPart) -> Exchange:
-        old = {(item.type_url, item.name): item for item in before.resources}
-        new = {(item.type_url, item.name): item for item in now.resources}
-        swapped: list[tuple[str, str, Resource | None]] = []
-        changed: dict[str, set[str]] = {}
-        for key in (*new, *(old.keys() - new.keys())):
-            had, has = old.get(key), new.get(key)
-            if had is has:
-                continue
-            swapped.append((*key, has))
-            if had is None or has is None or had.version != has.version:
-                changed.setdefault(key[0], set()).add(key[1])
-        return cls(now, tuple(swapped), _frozen(changed))
-
-
-def merged(one: Names, other: Names) -> Names:
-    """One of them itself where the other is empty."""
-    if not other or not one:
-        return one or other
-    nobody = frozenset[str]()
-    return {url: one.get(url, nobody) | other.get(url, nobody) for url in {*one, *other}}
-
-
-def _frozen(changed: Mapping[str, AbstractSet[str]]) -> Names:
-    return {url: frozenset(names) for url, names in changed.items()}
 
 
 class PortHosts:
@@ -133,13 +90,14 @@ class ScopeResources:
         "_listeners",
         "_memo",
         "_options",
-        "_owned",
         "_parts",
         "_referring",
+        "_swaps",
         "_tcp",
         "changed",
         "failed",
         "made",
+        "moving",
         "scope",
         "touched",
     )
@@ -150,6 +108,10 @@ class ScopeResources:
         self.changed = NO_NAMES
         """What the last ``advance`` or ``exchange`` added, changed or removed; one object where scopes share an exchange."""
         self._changing: dict[str, set[str]] = {}
+        self._swaps: dict[str, dict[str, Resource | None]] = {}
+        """Of the advance in hand; ``made`` is what was before it."""
+        self.moving = False
+        """Whether there is one: parts are half-way then."""
         self.failed: dict[str, str] = {}
         """Hosts that cannot be built as they are now, and why; they are as they were before."""
         self.touched: set[str] = set()
@@ -162,8 +124,6 @@ class ScopeResources:
         self._tcp: dict[int, dict[str, list[TcpListener]]] = {}
         self._listeners: dict[int, set[str]] = {}
         self._referring: dict[str, set[str]] = {}
-        self._owned: set[str] = set()
-        """Types whose map belongs to the advance in hand; the others are somebody's already."""
         any_ = options.allow_any and scope.shape is Shape.INTERCEPTED
         self._fallback = virtual_host.spliceable(virtual_host.unknown_hosts(allow_any=any_))
 
@@ -183,7 +143,7 @@ class ScopeResources:
             self._put(self._fixed())
             everything = Delta(services=frozenset(snapshot.services), checks=True)
             yield from self._advance(snapshot, everything)
-        self.changed = _frozen(self._changing)
+        self._end(shared=False)
 
     def is_like(self, scope: Scope) -> bool:
         """Whether another scope may be built from this one."""
@@ -203,34 +163,36 @@ class ScopeResources:
         """Take over what changed; yields where other work may go between."""
         self._begin()
         yield from self._advance(snapshot, delta)
-        self.changed = _frozen(self._changing)
-
-    def _begin(self) -> None:
-        self._changing = {}
-        self.touched = set()
-        self._owned = set()
+        self._end(shared=True)
 
     def exchange(self, snapshot: MeshSnapshot, hosts: Iterable[str]) -> None:
         """Take over other endpoints of a few hosts, where nothing else changed: ``advance`` at a tenth of its cost.
 
         Scopes that had one map of a type have one map of it still, so the work is that of the first of them.
         """
-        parts, changed, touched = self._parts, NO_NAMES, set[str]()
+        parts, found, touched = self._parts, list[Exchange](), set[str]()
         for host in hosts:
             before = parts.get(host)
             if before is None:
                 continue
             touched.add(host)
             try:
-                found = self._exchange(snapshot, host, before)
+                found.append(self._exchange(snapshot, host, before))
             except Exception as error:
                 self.failed[host] = f"{type(error).__name__}: {error}"
-                continue
-            parts[host] = found.part
-            for type_url, name, item in found.resources:
-                self._replace_shared(type_url, name, item)
-            changed = merged(changed, found.changed)
-        self.changed, self.touched = changed, touched
+        self.touched, self.changed = touched, NO_NAMES
+        if not found:
+            return
+        one = found[0]
+        if len(found) > 1:
+            key = ("all", *map(id, found))
+            one = self._memo.once(key, found, partial(Exchange.of_all, found))
+        parts.update(one.parts)
+        if one.swaps:
+            made = dict(self.made)
+            for type_url, swaps in one.swaps.items():
+                made[type_url] = self._shared(made[type_url], swaps, one.keys[type_url])
+            self.made, self.changed = made, one.changed
 
     def _exchange(self, snapshot: MeshSnapshot, host: str, before: HostPart) -> Exchange:
         """Made by the first scope that has this very part of the host."""
@@ -239,10 +201,7 @@ class ScopeResources:
 
     def _exchanged(self, snapshot: MeshSnapshot, host: str, before: HostPart) -> Exchange:
         builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
-        made = Exchange.between(before, builder.with_endpoints(host, before))
-        # Parts differ by more than their endpoints; what changed in them is one object all the same.
-        key = ("changed", frozenset(made.changed.items()))
-        return made._replace(changed=self._memo.once(key, None, lambda: made.changed))
+        return Exchange.between(host, before, builder.with_endpoints(host, before))
 
     def _advance(self, snapshot: MeshSnapshot, delta: Delta) -> Work[None]:
         builder = HostBuilder(snapshot, self.scope, self._options, self._memo)
@@ -422,42 +381,50 @@ class ScopeResources:
 
     def _put(self, resources: Iterable[Resource]) -> None:
         for item in resources:
-            known = self.made[item.type_url].get(item.name)
+            known = self._known(item.type_url, item.name)
             if known is item:
                 continue
             if known is None or known.version != item.version:
                 self._changing.setdefault(item.type_url, set()).add(item.name)
             # The same bytes may be of other objects: nothing to send then, but something to say of their origins.
-            self._own(item.type_url)[item.name] = item
-
-    def _replace_shared(self, type_url: str, name: str, item: Resource | None) -> None:
-        """Those that had one map of a type have one map of it again."""
-        before = self.made[type_url]
-        key = (id(before), name, id(item))
-        after = self._memo.once(key, (before, item), partial(self._with, before, name, item))
-        self.made = {**self.made, type_url: after}
-
-    def _with(
-        self, before: dict[str, Resource], name: str, item: Resource | None
-    ) -> dict[str, Resource]:
-        after = self._memo.ahead.copy(before)
-        if item is None:
-            del after[name]
-        else:
-            after[name] = item
-        return after
+            self._swaps.setdefault(item.type_url, {})[item.name] = item
 
     def _drop(self, type_url: str, dropped: Iterable[str]) -> None:
         for name in dropped:
-            if name in self.made[type_url]:
+            if self._known(type_url, name) is not None:
                 self._changing.setdefault(type_url, set()).add(name)
-                del self._own(type_url)[name]
+                self._swaps.setdefault(type_url, {})[name] = None
 
-    def _own(self, type_url: str) -> dict[str, Resource]:
-        """The map of a type, for this advance to change: a copy where others may hold the one before."""
-        if not self._owned:
-            self.made = dict(self.made)
-        if type_url not in self._owned:
-            self._owned.add(type_url)
-            self.made[type_url] = dict(self.made[type_url])
-        return self.made[type_url]
+    def _known(self, type_url: str, name: str) -> Resource | None:
+        """As the advance in hand will leave it."""
+        swaps = self._swaps.get(type_url)
+        if swaps is not None and name in swaps:
+            return swaps[name]
+        return self.made[type_url].get(name)
+
+    def _begin(self) -> None:
+        self.moving = True
+        self.touched = set()
+        self._swaps, self._changing = {}, {}
+
+    def _end(self, *, shared: bool) -> None:
+        """Put what was swapped in force, at one stroke. ``shared``: with the scopes that do the same at this version."""
+        made = dict(self.made)
+        for type_url, swaps in self._swaps.items():
+            before = made[type_url]
+            if shared:
+                made[type_url] = self._shared(before, swaps, key_of(swaps))
+            else:
+                made[type_url] = swapped(before, swaps)
+        if self._swaps:
+            self.made = made
+        self.changed = frozen(self._changing)
+        self._swaps, self._changing = {}, {}
+        self.moving = False
+
+    def _shared(
+        self, before: dict[str, Resource], swaps: Mapping[str, Resource | None], key: Hashable
+    ) -> dict[str, Resource]:
+        """Those that had one map of a type, and swap the same in it, have one map of it again."""
+        make = partial(swapped, before, swaps, self._memo.ahead.copy)
+        return self._memo.once((id(before), key), (before, swaps), make)

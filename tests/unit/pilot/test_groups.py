@@ -197,6 +197,19 @@ async def test_scopes_that_had_one_map_have_one_after_the_same_change(mesh):
     now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
     assert now[0] is now[1]
     assert now[0] is not before.layers[-1][xds.ENDPOINT], "what streams hold on to stays as it was"
+
+    def one_map_each() -> bool:
+        shared = one.current.layers[-1], other.current.layers[-1]
+        urls = (xds.ENDPOINT, xds.CLUSTER, xds.NAME_TABLE)
+        return all(shared[0][url] is shared[1][url] for url in urls)
+
+    await mesh.change(service_entry("details"), service_entry("pages"))
+    assert one_map_each()
+    await mesh.change(workloads=[workload("details-v1"), workload("pages-v1", "127.7.0.9")])
+    assert one_map_each()
+    await mesh.change(removed=[service_entry("pages").key])
+    assert one_map_each()
+    now = [view.current.layers[-1][xds.ENDPOINT] for view in (one, other)]
     await mesh.change(service_entry("ratings", exportTo=["."]))
     assert "outbound|9080||ratings.shop.svc.cluster.local" in one.current.names(xds.ENDPOINT)
     assert other.current.layers[-1][xds.ENDPOINT] is now[1]
