@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Self
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from windward.xds.bodies import Bodies
 
@@ -38,8 +38,7 @@ KEPT_BYTES: Final = 16 * 1024
 """Longer entries are joined anew for each response: there are few of them, and each would double its memory."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, order=True, gc=False):
     """A user's object that a resource was built from.
 
     ``path`` is the field of that object which the resource depends on, e.g. ``spec.http[0]``; empty means all of it.
@@ -52,40 +51,42 @@ class Origin:
     path: str = ""
 
 
-class Resource:
+class Resource(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One xDS resource. Immutable; equal when type, name, version and origins are.
 
     ``body`` is the serialised Envoy message itself, without its Any; given in parts, it is joined only when it is sent,
-    and what other resources have of the same parts is in memory once.
+    and what other resources have of the same parts is in memory once. Python's collector knows nothing of it (``gc=False``: it
+    is part of no cycle), nor of maps that hold nothing else: they are most of what Pilot keeps.
     """
 
-    __slots__ = ("_entry", "_parts", "name", "origins", "refers", "size", "type_url", "version")
+    type_url: str
+    name: str
+    _body: bytes | Sequence[bytes]
+    origins: tuple[Origin, ...] = ()
+    version: str = ""
+    """16 hex digits: equal bytes have equal versions in every replica. blake2b over the body unless the builder, which
+    may know the parts' digests, gives a digest of its own."""
+    refers: frozenset[str] = frozenset()
+    """Names of clusters and route configurations that this one cannot do without: a route's clusters, a listener's routes."""
+    size: int = 0
+    """Bytes of the body; found out, not given."""
+    _entry: bytes | None = None
 
-    def __init__(
-        self,
-        type_url: str,
-        name: str,
-        body: bytes | Sequence[bytes],
-        origins: tuple[Origin, ...] = (),
-        version: str = "",
-        refers: frozenset[str] = frozenset(),
-    ) -> None:
-        self.type_url: Final = type_url
-        self.name: Final = name
-        self.origins: Final = origins
-        self.refers: Final = refers
-        """Names of clusters and route configurations that this one cannot do without: a route's clusters, a listener's routes."""
-        self._parts: Final[Sequence[bytes]] = (body,) if isinstance(body, bytes) else body
-        self.size: Final = sum(map(len, self._parts))
-        """Bytes of the body."""
-        self.version: Final = version or blake2b(self.body, digest_size=8).hexdigest()
-        """16 hex digits: equal bytes have equal versions in every replica. blake2b over the body unless the builder, which
-        may know the parts' digests, gives a digest of its own."""
-        self._entry: bytes | None = None
+    def __post_init__(self) -> None:
+        if isinstance(self._body, bytes):
+            force_setattr(self, "size", len(self._body))
+        else:
+            force_setattr(self, "size", sum(map(len, self._body)))
+        if not self.version:
+            force_setattr(self, "version", blake2b(self.body, digest_size=8).hexdigest())
+
+    @property
+    def _parts(self) -> Sequence[bytes]:
+        return (self._body,) if isinstance(self._body, bytes) else self._body
 
     @property
     def body(self) -> bytes:
-        return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+        return self._body if isinstance(self._body, bytes) else b"".join(self._body)
 
     @property
     def any_entry(self) -> bytes:
@@ -104,7 +105,7 @@ class Resource:
         size = len(lead) + self.size + len(tail)
         entry = b"".join((_head(2, size), lead, *self._parts, tail))
         if self.size <= KEPT_BYTES:
-            self._entry = entry
+            force_setattr(self, "_entry", entry)
         return entry
 
     def _any_head(self) -> bytes:
@@ -120,6 +121,9 @@ class Resource:
             and self.type_url == other.type_url
             and self.origins == other.origins
         )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a struct has one of its own
 
     def __hash__(self) -> int:
         return hash((self.type_url, self.name, self.version))
