@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -35,8 +36,7 @@ EVERYBODYS = frozenset({"sync", "connections", "scopes", "events", "refusals", "
 LIMIT_BYTES = 64 * 1024 * 1024
 ALONE: Final = "windward-alone"
 """Metadata of a question from another worker or Pilot: who has it answers without asking other Pilots."""
-How = tuple[tuple[str, str], ...]
-"""Metadata."""
+AS_PILOT: Final = ((ALONE, "1"),)
 
 
 def asked_alone(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
@@ -102,15 +102,16 @@ class Siblings:
 
     async def ask_config(
         self,
-        question: Callable[[config_pb2_grpc.ConfigServiceAsyncStub, How], Awaitable[T]],
+        method: Callable[[config_pb2_grpc.ConfigServiceAsyncStub], Callable[..., Awaitable[T]]],
+        request: Message,
         *,
         alone: bool = False,
     ) -> Answers[T]:
-        """The answers of those who have one. ``alone``: of workers only. The question goes with the metadata that it is given."""
+        """The answers of those who have one. ``alone``: of workers only."""
 
         def ask(channel: grpc.aio.Channel) -> Awaitable[T]:
             stub: Any = config_pb2_grpc.ConfigServiceStub(channel)
-            return question(stub, ((ALONE, "1"),))
+            return method(stub)(request, timeout=DEADLINE_S, metadata=AS_PILOT)
 
         others = self._everybody(alone=alone)
         return await _answers([(address, ask(channel)) for address, channel in others])
@@ -168,7 +169,7 @@ class Siblings:
             stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
             rows: list[bytes] = []
             truncated = False
-            async for part in stub.Read(request, timeout=DEADLINE_S, metadata=((ALONE, "1"),)):
+            async for part in stub.Read(request, timeout=DEADLINE_S, metadata=AS_PILOT):
                 rows += part.rows
                 truncated |= part.truncated
             return Chunk(tuple(rows), truncated)

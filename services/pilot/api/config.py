@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
@@ -15,32 +13,30 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.pilot.api.access import Access, Everybody
+from services.pilot.api.checking import checked
+from services.pilot.api.objects import object_key, object_of, ref, ref_of
 from services.pilot.api.progress import Progress
+from services.pilot.api.users import Users
 from services.pilot.credentials.credential import redacted
-from services.pilot.siblings import DEADLINE_S, Siblings, asked_alone, summed
+from services.pilot.siblings import Siblings, asked_alone, summed
 from services.pilot.xds.connected import Connected, ConnectedProxies
-from services.pilot.xds.requests import AnyStream
 from windward.api.config.v1 import config_pb2, config_pb2_grpc
 from windward.config.changing import (
-    FEW,
     Contested,
     NoSuchObject,
     change_objects,
     read_object,
     read_objects,
 )
-from windward.config.decode import decode_object
-from windward.config.finding import Finding, Severity
 from windward.config.object import ConfigObject, ObjectKey
-from windward.config.stored import Action, Author, Change, ObjectTooLarge, StoredObject, key_of
-from windward.records import read_json
+from windward.config.stored import Action, Author, Change, ObjectTooLarge, key_of
 from windward.rpc.errors import RefusedError, invalid, not_found, unavailable
 from windward.slices import Slices, Work, in_slices
 from windward.store.errors import StoreError, TooLarge, Uncertain
 from windward.store.keys import CONFIG
 from windward.store.protocol import Entry, Store
 from windward.telemetry.logging import get_logger
-from windward.xds.resource import SECRET, Resource
+from windward.xds.resource import SECRET
 
 log = get_logger()
 MOST_REJECTIONS = 100
@@ -49,10 +45,6 @@ ACTIONS = {
     Action.CONFIGURED: config_pb2.Applied.CONFIGURED,
     Action.UNCHANGED: config_pb2.Applied.UNCHANGED,
     Action.DELETED: config_pb2.Applied.DELETED,
-}
-SEVERITIES = {
-    Severity.ERROR: config_pb2.Finding.ERROR,
-    Severity.WARNING: config_pb2.Finding.WARNING,
 }
 
 
@@ -161,13 +153,11 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         return config_pb2.ListResponse(objects=found, revision=listing.revision)
 
     async def ListProxies(  # noqa: N802  the wire's name
-        self, _: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: config_pb2.ListProxiesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> config_pb2.ListProxiesResponse:
         self._access.reader(context)
-        request = config_pb2.ListProxiesRequest()
         others = await self._siblings.ask_config(
-            lambda stub, how: stub.ListProxies(request, timeout=DEADLINE_S, metadata=how),
-            alone=asked_alone(context),
+            lambda stub: stub.ListProxies, request, alone=asked_alone(context)
         )
         proxies = await in_slices(self._statuses())
         proxies += [proxy for answer in others.found for proxy in answer.proxies]
@@ -209,8 +199,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         found = self._connected.find(request.proxy)
         if not found:
             others = await self._siblings.ask_config(
-                lambda stub, how: stub.GetProxyConfig(request, timeout=DEADLINE_S, metadata=how),
-                alone=asked_alone(context),
+                lambda stub: stub.GetProxyConfig, request, alone=asked_alone(context)
             )
             if others.found:
                 return others.found[0]
@@ -253,43 +242,10 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         if self._progress is not None:
             self._progress.add_to(status, key)
         others = await self._siblings.ask_config(
-            lambda stub, how: stub.GetObjectStatus(request, timeout=DEADLINE_S, metadata=how),
-            alone=asked_alone(context),
+            lambda stub: stub.GetObjectStatus, request, alone=asked_alone(context)
         )
         status.unanswered.extend(others.unanswered)
         return summed(status, others.found)
-
-
-class Users:
-    """The resources that an object is an origin of; each map of resources is searched once, however many streams share it."""
-
-    def __init__(self, key: ObjectKey) -> None:
-        self._key = key
-        self._found: dict[int, tuple[Mapping[str, Resource], tuple[str, ...]]] = {}
-
-    def of(self, stream: AnyStream) -> list[Resource]:
-        """Those that a client should have and has asked for."""
-        found = []
-        for url, state in stream.types.items():
-            names = {
-                name
-                for layer in stream.current.layers
-                if (named := layer.get(url))
-                for name in self._in(named)
-                if state.subscription.wants(name)
-            }
-            for name in sorted(names):
-                resource = stream.current.get(url, name)
-                if resource is not None and uses(resource, self._key):
-                    found.append(resource)
-        return found
-
-    def _in(self, named: Mapping[str, Resource]) -> tuple[str, ...]:
-        known = self._found.get(id(named))
-        if known is None:
-            names = tuple(name for name, item in named.items() if uses(item, self._key))
-            known = self._found[id(named)] = (named, names)
-        return known[1]
 
 
 def _resources(
@@ -314,76 +270,6 @@ def _resources(
                 )
             )
     return made
-
-
-def uses(resource: Resource, key: ObjectKey) -> bool:
-    return any(
-        (o.group, o.kind, o.namespace, o.name) == (key.group, key.kind, key.namespace, key.name)
-        for o in resource.origins
-    )
-
-
-async def checked(
-    request: config_pb2.ApplyRequest,
-) -> tuple[list[ConfigObject[Any]], list[config_pb2.Finding]]:
-    """As ``check``; many objects beside the event loop, so that streams do not wait for them."""
-    if len(request.objects) <= FEW:
-        return check(request)
-    return await asyncio.to_thread(check, request)
-
-
-def check(
-    request: config_pb2.ApplyRequest,
-) -> tuple[list[ConfigObject[Any]], list[config_pb2.Finding]]:
-    """Decode every object of a request; all findings of all of them."""
-    wanted: list[ConfigObject[Any]] = []
-    findings: list[config_pb2.Finding] = []
-    not_an_object: tuple[Finding, ...] = (Finding("", "not-readable", "must be a JSON object"),)
-    for index, given in enumerate(request.objects):
-        raw = _load(given.json)
-        if raw is None:
-            made, found = None, not_an_object
-        else:
-            made, found = decode_object(
-                raw, default_namespace=request.default_namespace or "default"
-            )
-        findings += [
-            _finding(item, given, raw or {}, request.default_namespace, index) for item in found
-        ]
-        if made is not None:
-            wanted.append(made)
-    return wanted, findings
-
-
-def _load(text: bytes) -> dict[str, Any] | None:
-    try:
-        return read_json(text, dict[str, Any])
-    except msgspec.DecodeError:
-        return None
-
-
-def _finding(
-    item: Finding, given: config_pb2.ObjectInput, raw: Mapping[str, Any], namespace: str, index: int
-) -> config_pb2.Finding:
-    metadata = raw.get("metadata")
-    named: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
-    group = str(raw.get("apiVersion", "")).partition("/")[0]
-    return config_pb2.Finding(
-        file=given.file,
-        line=line_of(given.lines, item.path),
-        ref=ref(
-            group,
-            str(raw.get("kind", "")),
-            str(named.get("namespace") or namespace or "default"),
-            str(named.get("name", "")),
-        ),
-        path=item.path,
-        severity=SEVERITIES[item.severity],
-        code=item.code,
-        message=item.message,
-        fix=item.fix,
-        object_index=index,
-    )
 
 
 def _objects(entries: Iterable[Entry], namespace: str) -> Work[list[config_pb2.Object]]:
@@ -413,41 +299,3 @@ def _applied(changes: Iterable[Change]) -> Work[list[config_pb2.Applied]]:
             )
         )
     return made
-
-
-def line_of(lines: Mapping[str, int], path: str) -> int:
-    """The line of a field, or of the nearest one around it."""
-    while path:
-        if path in lines:
-            return lines[path]
-        cut = max(path.rfind("."), path.rfind("["))
-        path = path[:cut] if cut > 0 else ""
-    return lines.get("", 0)
-
-
-def ref(group: str, kind: str, namespace: str, name: str) -> config_pb2.ObjectRef:
-    return config_pb2.ObjectRef(group=group, kind=kind, namespace=namespace, name=name)
-
-
-def ref_of(key: ObjectKey) -> config_pb2.ObjectRef:
-    return ref(key.group, key.kind, key.namespace, key.name)
-
-
-def object_key(given: config_pb2.ObjectRef) -> ObjectKey:
-    parts = (given.group, given.kind, given.namespace, given.name)
-    if not all(parts) or any("/" in part for part in parts):
-        raise invalid("an object is named by group, kind, namespace and name")
-    return ObjectKey(*parts)
-
-
-def object_of(key: ObjectKey, entry: Entry) -> config_pb2.Object:
-    stored = read_json(entry.value, StoredObject)
-    created = Timestamp()
-    created.FromDatetime(stored.created_at)
-    return config_pb2.Object(
-        ref=ref_of(key),
-        json=json.dumps(stored.object).encode(),
-        revision=entry.mod_revision,
-        generation=stored.generation,
-        created_at=created,
-    )

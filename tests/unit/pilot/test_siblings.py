@@ -42,7 +42,9 @@ async def test_a_pilot_alone_has_no_label_and_asks_nobody():
     alone = Siblings.beside("")
     assert alone.address == ""
     assert await alone.metrics(b"things 1.0\n") == b"things 1.0\n"
-    assert (await alone.ask_config(lambda *_: pytest.fail("nobody is there"))).found == []
+    request = config_pb2.ListProxiesRequest()
+    answers: Any = await alone.ask_config(lambda _: pytest.fail("nobody is there"), request)
+    assert answers.found == []
     assert Siblings.beside("/run/x:3").address == "unix:/run/x/3.sock"
 
 

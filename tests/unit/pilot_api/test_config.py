@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from services.pilot.api import config as config_api
 from services.pilot.api.access import Access
-from services.pilot.api.config import ConfigService, line_of
+from services.pilot.api.checking import line_of
+from services.pilot.api.config import ConfigService
 from services.pilot.credentials.credential import Credential, pair_resource
 from services.pilot.model.proxy import Proxy
 from services.pilot.xds.connected import Connected, ConnectedProxies
