@@ -140,13 +140,8 @@ class HostBuilder:
 
     def with_endpoints(self, host: str, before: HostPart) -> HostPart:
         """The part when nothing but the host's endpoints changed."""
-        service, scope = self.snapshot.services[host], self.scope
-        seen = scope.shape is not Shape.ROUTER and scope.sees(service)
-        key = (self.snapshot.version, host, id(before), scope.shape, scope.vips, seen)
-        return self.memo.once(key, before, lambda: self._moved(service, before, named=seen))
-
-    def _moved(self, service: Service, before: HostPart, *, named: bool) -> HostPart:
-        host, service = service.host, self._addressed(service)
+        service = self._addressed(self.snapshot.services[host])
+        named = self.scope.shape is not Shape.ROUTER and self.scope.sees(service)
         resources = self._destinations(service, before.rule)
         if self.scope.shape is Shape.PROXYLESS:
             kept = (r for r in before.resources if r.type_url in {xds.LISTENER, xds.ROUTE})

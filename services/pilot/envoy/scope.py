@@ -82,26 +82,6 @@ class PortHosts:
 class ScopeResources:
     """The resources of one scope. ``made`` is replaced, never changed: who holds it holds one moment of the mesh."""
 
-    __slots__ = (
-        "_changing",
-        "_fallback",
-        "_http",
-        "_kind",
-        "_listeners",
-        "_memo",
-        "_options",
-        "_parts",
-        "_referring",
-        "_swaps",
-        "_tcp",
-        "changed",
-        "failed",
-        "made",
-        "moving",
-        "scope",
-        "touched",
-    )
-
     def __init__(self, scope: Scope, options: Options, memo: Memo) -> None:
         self.scope = scope
         self.made: Resources = {type_url: {} for type_url in TYPES}
@@ -119,6 +99,7 @@ class ScopeResources:
         self._options = options
         self._memo = memo
         self._kind = f"{scope.shape.value} {scope.vips}"
+        """Of scopes: what decides, beside the host, what its endpoints mean."""
         self._parts: dict[str, HostPart] = {}
         self._http: dict[int, PortHosts] = {}
         self._tcp: dict[int, dict[str, list[TcpListener]]] = {}
@@ -195,8 +176,9 @@ class ScopeResources:
             self.made, self.changed = made, one.changed
 
     def _exchange(self, snapshot: MeshSnapshot, host: str, before: HostPart) -> Exchange:
-        """Made by the first scope that has this very part of the host."""
-        key = (host, id(before), self._kind, self.scope.sees(snapshot.services[host]))
+        """Made by the first scope that has this very part of the host; one that catches up is at an earlier snapshot."""
+        seen = self.scope.sees(snapshot.services[host])
+        key = (snapshot.version, host, id(before), self._kind, seen)
         return self._memo.once(key, before, partial(self._exchanged, snapshot, host, before))
 
     def _exchanged(self, snapshot: MeshSnapshot, host: str, before: HostPart) -> Exchange:
@@ -213,7 +195,7 @@ class ScopeResources:
             before = self._parts.get(host)
             if before is not None:
                 try:
-                    moved = builder.with_endpoints(host, before)
+                    moved = self._exchange(snapshot, host, before).parts[host]
                 except Exception as error:
                     self.failed[host] = f"{type(error).__name__}: {error}"
                 else:
