@@ -5,9 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+from typing import Final
+
+MANY: Final = 16_384
+"""For who sets no limit of its own."""
 
 
-def make_room(wanted: int) -> int:
+def make_room(wanted: int = MANY) -> int:
     """Let this process have so many, or as many as it may; how many that are.
 
     The kernel's table of them is as large from now on. Left to itself it doubles when an ``accept`` finds it full, and in a

@@ -54,13 +54,12 @@ OWN_TTL_S = 86_400
 ADMIN_TOKEN_TTL_S = 86_400
 RETRY_S = 1.0
 DRAIN_S = 5.0
-DESCRIPTORS = 16_384
 T = TypeVar("T")
 
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
-    make_room(DESCRIPTORS)
+    make_room()
     try:
         check_trust_domain(settings.trust_domain)
         key = load_or_make_key(Path(settings.kek_file))

@@ -40,7 +40,6 @@ from windward.telemetry.metrics import metrics_routes
 log = get_logger()
 SERVICES = ("envoy.service.auth.v3.Authorization", "envoy.service.accesslog.v3.AccessLogService")
 DRAIN_S = 5.0
-DESCRIPTORS = 16_384
 
 
 class Policy:
@@ -67,7 +66,7 @@ class Policy:
 
 async def serve(settings: Settings, lifecycle: Lifecycle) -> None:
     """Run until told to stop."""
-    make_room(DESCRIPTORS)
+    make_room()
     policy, workloads = Policy(), Workloads()
     state = "waiting for a certificate from Citadel"
     routes = metrics_routes(

@@ -71,19 +71,6 @@ class History:
 class SharedScope:
     """A scope's resources, the moment of the mesh that they are of, and what has to be caught up with."""
 
-    __slots__ = (
-        "backlog",
-        "bodies",
-        "building",
-        "groups",
-        "history",
-        "made",
-        "ready",
-        "resources",
-        "snapshot",
-        "users",
-    )
-
     def __init__(
         self,
         scope: Scope,

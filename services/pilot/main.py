@@ -97,8 +97,9 @@ async def _serve(
     index = _index(settings, store, groups)
     discovery = DiscoveryServer(groups, ConnectedProxies(), _limits(settings))
     judge = _judge(settings, groups, index, discovery)
-    host = await host_of(settings.mtls_address, first_place(settings.store))
-    address = settings.advertise_address or f"{host}:{settings.mtls_address.rpartition(':')[2]}"
+    given = settings.advertise_address
+    host = "" if given else await host_of(settings.mtls_address, first_place(settings.store))
+    address = given or f"{host}:{settings.mtls_address.rpartition(':')[2]}"
     pilot = Running(settings, store, siblings, index, discovery, judge, address)
     keeper = CertificateKeeper(control_plane_enrolment(settings, PILOT_ACCOUNT))
     async with http_at(
@@ -129,7 +130,7 @@ async def _serve(
             await beside.start()
             await servers.set_serving(health, SERVICES)
             lifecycle.listening(**ports, metrics=metrics_port)
-            reached = settings.advertise_address or f"{host}:{ports['mtls']}"
+            reached = given or f"{host}:{ports['mtls']}"
             others = Pilots(store, reached, keeper.source, listed=siblings.number == 0)
             siblings.pilots = others.channels
             tasks.append(group.create_task(others.run()))

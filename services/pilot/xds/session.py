@@ -226,8 +226,7 @@ class Session:
 
     def pump(self) -> None:
         """Send what may go, as long as there is room. Called from wherever something has changed: it raises nothing."""
-        ended = self._ended
-        if self._pumping or self._waits or self._work is not None or ended is None or ended.done():
+        if self._pumping or self._waits or self._work is not None or not self._going_on:
             return
         self._pumping = True
         try:
